@@ -1,0 +1,116 @@
+// Package events is the contract between the engine and whatever carries its
+// events to subscribers, with the in-process bus that the engine uses unless
+// the host brings another. It imports only the standard library.
+//
+// Delivery is best effort by contract: the tables of the store are the truth,
+// and nothing in the engine depends on an event arriving. Package eventstest
+// is the suite every bus passes.
+package events
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"time"
+)
+
+// ErrClosed is returned by a bus after Close.
+var ErrClosed = errors.New("events: bus is closed")
+
+// Event says that something happened to a record.
+type Event struct {
+	ID      string // unique
+	Project string
+	// Names are all names of the event, most specific first, such as
+	// "functions.F.executions.E.create", "functions.*.executions.*.create", …
+	// "functions.*". See Expand.
+	Names []string
+	// Payload is the record as the API shows it; empty objects for deletions.
+	Payload json.RawMessage
+	UserID  string // the acting user; empty: none
+	At      time.Time
+}
+
+// Name returns the most specific name.
+func (e Event) Name() string {
+	if len(e.Names) == 0 {
+		return ""
+	}
+	return e.Names[0]
+}
+
+// Pattern selects events: those of Project (empty: of any) that have one of their names
+// equal to Name (empty: all).
+type Pattern struct {
+	Project string
+	Name    string
+}
+
+// Matches reports whether the pattern selects e.
+func (p Pattern) Matches(e Event) bool {
+	if p.Project != "" && p.Project != e.Project {
+		return false
+	}
+	if p.Name == "" {
+		return true
+	}
+	for _, n := range e.Names {
+		if n == p.Name {
+			return true
+		}
+	}
+	return false
+}
+
+// Bus carries events. Its methods may be called concurrently.
+type Bus interface {
+	// Publish hands an event to the subscribers. It MUST NOT wait for them: a
+	// subscriber that does not keep up loses events. It may fail with
+	// ErrClosed or the transport's error; the engine logs that and goes on.
+	Publish(ctx context.Context, e Event) error
+	// Subscribe returns a channel of the events that match p and are published
+	// from now on. It is closed when ctx ends or the bus is closed.
+	Subscribe(ctx context.Context, p Pattern) (<-chan Event, error)
+	// Close ends all subscriptions. It is safe to call twice.
+	Close() error
+}
+
+// Expand returns all names of an event from its most specific one: resources
+// and their ids in turn, then the action, then perhaps an attribute, such as
+// "functions.F.deployments.D.update" or "users.U.update.email". For the full
+// name, then for each shorter form down to the first resource, it gives every
+// form with ids replaced by "*": first none of them, then all, then the rest.
+func Expand(name string) []string {
+	parts := strings.Split(name, ".")
+	levels := (len(parts) - 1) / 2
+	var out []string
+	for n := len(parts); n > 2*levels; n-- {
+		out = append(out, wildcards(parts[:n], levels)...)
+	}
+	for l := levels; l > 0; l-- {
+		out = append(out, wildcards(parts[:2*l], l)...)
+	}
+	return out
+}
+
+// wildcards returns parts joined, with every subset of the ids of the first
+// levels resources replaced, the last ones first.
+func wildcards(parts []string, levels int) []string {
+	all := 1<<levels - 1
+	masks := []int{0, all}
+	for m := 1; m < all; m++ {
+		masks = append(masks, m)
+	}
+	var out []string
+	for _, m := range masks {
+		form := append([]string(nil), parts...)
+		for l := range levels {
+			if m&(1<<(levels-1-l)) != 0 {
+				form[2*l+1] = "*"
+			}
+		}
+		out = append(out, strings.Join(form, "."))
+	}
+	return out
+}

@@ -1,0 +1,64 @@
+package store
+
+import (
+	"context"
+	"time"
+)
+
+// Queue is a table seen as a queue of rows to work on. It is batch-shaped: one
+// call serves many rows, and what happens to one never fails another.
+//
+// A row is in the queue while its ReadyAt is set: while it waits, ReadyAt is
+// when it is due; while a worker holds it, ReadyAt is when the lease ends; a
+// final row has none. So "due" and "lease expired" are one range of one column.
+//
+// Claim increments Attempt, which makes it the fencing token: Renew and Settle
+// take effect only for the attempt that holds the row, so a worker that was
+// paused past its lease cannot overwrite its successor.
+type Queue[T any] interface {
+	// Claim takes up to p.Limit rows whose ReadyAt is not after p.Now, marks
+	// them processing with the lease p.LeaseUntil and Attempt+1, and returns
+	// them. It is fair over projects: a project gets at most its share of Limit
+	// while others have due rows, starting after p.After in project order.
+	// Concurrent claims never return the same row.
+	Claim(ctx context.Context, p ClaimParams) ([]Claimed[T], error)
+	// Renew extends leases to until and returns those that are lost: the row
+	// is gone, final, or held by another attempt.
+	Renew(ctx context.Context, leases []Lease, until time.Time) (lost []Lease, err error)
+	// Settle writes rows back under their leases and returns those that were
+	// lost, whose rows it left alone. A row with ReadyAt set stays in the queue:
+	// status processing or building keeps the lease until ReadyAt, waiting puts
+	// it back. A row without ReadyAt leaves the queue. Identity, CreatedAt,
+	// Attempt and what only the API changes (Activate) are not written.
+	Settle(ctx context.Context, rows []Settlement[T]) (lost []Lease, err error)
+	// NextDue returns the earliest ReadyAt of the queue, over all projects;
+	// ok is false if the queue is empty.
+	NextDue(ctx context.Context) (at time.Time, ok bool, err error)
+}
+
+// ClaimParams say what to claim.
+type ClaimParams struct {
+	Now        time.Time
+	LeaseUntil time.Time
+	Limit      int    // at least 1
+	After      string // project served last; empty: start with the first
+}
+
+// Lease is the right to work on one row until a time.
+type Lease struct {
+	Project string
+	ID      string
+	Attempt int
+}
+
+// Claimed is a row and the lease on it.
+type Claimed[T any] struct {
+	Lease Lease
+	Row   T
+}
+
+// Settlement is the new state of a row held by a lease.
+type Settlement[T any] struct {
+	Lease Lease
+	Row   T
+}

@@ -1,0 +1,187 @@
+package store
+
+import "time"
+
+// Function is the settings of one function. ID is unique within its project.
+type Function struct {
+	Project string
+	ID      string
+	// Seq is the creation sequence within the store. The store assigns it on
+	// insert; it never changes and orders records created in one millisecond.
+	Seq       int64
+	CreatedAt time.Time
+	UpdatedAt time.Time
+
+	Name          string
+	Runtime       string
+	Execute       []string // roles that may execute
+	Events        []string // event patterns that trigger it
+	Scopes        []string // scopes of the key handed to each execution
+	Schedule      string   // five-field cron; empty: none
+	Timeout       int      // seconds
+	Enabled       bool
+	Live          bool // false: settings changed since the active deployment was made
+	Logging       bool
+	Entrypoint    string
+	Commands      string
+	Specification string
+	Deployment    string // id of the active deployment; empty: none
+
+	// NextRunAt and LastRunAt are the next and the last run of Schedule.
+	NextRunAt time.Time
+	LastRunAt time.Time
+
+	// Source control. InstallationID is the account the repository belongs to.
+	InstallationID        string
+	ProviderRepositoryID  string
+	ProviderBranch        string
+	ProviderRootDirectory string
+	ProviderSilentMode    bool
+
+	// Revision counts the changes a running instance must see: settings,
+	// active deployment, variables. Every UpdateFunction and every write of a
+	// variable increments it; it is part of the instance key.
+	Revision int64
+}
+
+// Deployment is one version of a function's code together with its build:
+// each deployment is built at most once.
+type Deployment struct {
+	Project    string
+	ID         string
+	FunctionID string
+	Seq        int64
+	CreatedAt  time.Time
+	UpdatedAt  time.Time
+
+	Type       string // "manual", "cli" or "vcs"
+	Entrypoint string
+	Commands   string
+	Activate   bool   // becomes the active deployment when its build is ready
+	Size       int64  // bytes of the source archive; announced total while parts are missing
+	SourceBlob string // key in Blobs; empty while parts are missing
+
+	// ChunksTotal and Chunks describe an upload in parts: how many there are,
+	// how many bytes each has but the last, and which (from 0) have arrived.
+	ChunksTotal int
+	ChunkSize   int64
+	Chunks      []int
+
+	Status       DeploymentStatus
+	BuildID      string // empty until a worker took the build
+	BuildStarted time.Time
+	BuildEnded   time.Time
+	BuildLogs    string // complete when the build has ended; see Logs for a running one
+	BuildSize    int64  // bytes of the artefact
+	ArtefactBlob string // key in Blobs; empty until ready
+
+	// Attempt and ReadyAt belong to the queue, see Queue.
+	Attempt int
+	ReadyAt time.Time
+}
+
+// DeploymentStatus is the state of a deployment's build:
+//
+//	uploading → waiting → processing → building → ready | failed
+//
+// with canceled reachable from all but ready and failed.
+type DeploymentStatus string
+
+const (
+	DeploymentUploading  DeploymentStatus = "uploading"  // parts are missing; not yet queued
+	DeploymentWaiting    DeploymentStatus = "waiting"    // queued
+	DeploymentProcessing DeploymentStatus = "processing" // claimed by a worker
+	DeploymentBuilding   DeploymentStatus = "building"   // build commands are running
+	DeploymentReady      DeploymentStatus = "ready"
+	DeploymentFailed     DeploymentStatus = "failed"
+	DeploymentCanceled   DeploymentStatus = "canceled"
+)
+
+// Final reports whether the status never changes any more.
+func (s DeploymentStatus) Final() bool {
+	return s == DeploymentReady || s == DeploymentFailed || s == DeploymentCanceled
+}
+
+// Variable is one environment variable of a function, as a store may see it:
+// the value is sealed.
+type Variable struct {
+	Project    string
+	ID         string
+	FunctionID string
+	Seq        int64
+	CreatedAt  time.Time
+	UpdatedAt  time.Time
+	Key        string // unique within its function
+	Sealed     []byte // the value, encrypted by the engine
+}
+
+// Execution is one run of a function.
+type Execution struct {
+	Project      string
+	ID           string
+	FunctionID   string
+	DeploymentID string
+	Seq          int64
+	CreatedAt    time.Time
+	UpdatedAt    time.Time
+
+	UserID  string // the user who may read it; empty: none
+	Trigger Trigger
+	Event   string // most specific event name, for TriggerEvent
+	Status  ExecutionStatus
+
+	RequestMethod      string
+	RequestPath        string
+	RequestHeaders     []Header // the allow-listed ones
+	ResponseStatusCode int
+	ResponseHeaders    []Header // the allow-listed ones
+	Logs               string
+	Errors             string
+	Duration           time.Duration // kept to the microsecond
+	ScheduledAt        time.Time     // one-off schedule
+
+	// Attempt and ReadyAt belong to the queue, see Queue.
+	Attempt int
+	ReadyAt time.Time
+
+	// Payload is what a worker needs to run the execution (request body, all
+	// headers), sealed by the engine. It is not part of the row: a store keeps
+	// it beside, writes it on insert when it is not nil, hands it out in Claim
+	// only, and drops it when the execution becomes final.
+	Payload []byte
+}
+
+// ExecutionStatus is the state of an execution:
+//
+//	scheduled → waiting → processing → completed | failed
+//
+// A synchronous execution is stored once, when it is final.
+type ExecutionStatus string
+
+const (
+	ExecutionScheduled  ExecutionStatus = "scheduled" // waits for ScheduledAt
+	ExecutionWaiting    ExecutionStatus = "waiting"   // queued
+	ExecutionProcessing ExecutionStatus = "processing"
+	ExecutionCompleted  ExecutionStatus = "completed"
+	ExecutionFailed     ExecutionStatus = "failed"
+)
+
+// Final reports whether the status never changes any more.
+func (s ExecutionStatus) Final() bool {
+	return s == ExecutionCompleted || s == ExecutionFailed
+}
+
+// Trigger is what caused an execution.
+type Trigger string
+
+const (
+	TriggerHTTP     Trigger = "http"
+	TriggerSchedule Trigger = "schedule"
+	TriggerEvent    Trigger = "event"
+)
+
+// Header is one header field of a request or response.
+type Header struct {
+	Name  string
+	Value string
+}

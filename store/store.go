@@ -1,0 +1,189 @@
+package store
+
+import (
+	"context"
+	"io"
+	"time"
+)
+
+// Store keeps all records of the engine. It is made of small interfaces, and
+// the engine's parts take the one they need.
+type Store interface {
+	Records
+
+	// Builds is the queue of deployments to build, Runs the queue of
+	// executions to run. The rows of the tables are the queues.
+	Builds() Queue[Deployment]
+	Runs() Queue[Execution]
+
+	Logs
+
+	// InTx runs fn in one transaction: all its writes become visible together
+	// or not at all. fn MUST use tx and not the store, and may be run more than
+	// once (after a serialization failure), so it must not have effects of its
+	// own. It returns fn's error, or the commit's.
+	InTx(ctx context.Context, fn func(ctx context.Context, tx Tx) error) error
+
+	// DeleteProject removes every record of the project: one call leaves
+	// nothing. It may work in batches and MUST be safe to repeat.
+	DeleteProject(ctx context.Context, project string) error
+
+	// Ping reports whether the store can serve reads and writes now.
+	Ping(ctx context.Context) error
+	Close() error
+}
+
+// Records is what can be read and written inside and outside a transaction.
+type Records interface {
+	Functions
+	Deployments
+	Variables
+	Executions
+}
+
+// Tx is a transaction, see Store.InTx.
+type Tx interface {
+	Records
+	// AfterCommit registers f to be called once after the transaction has
+	// committed, in order of registration; never if it is rolled back.
+	AfterCommit(f func())
+}
+
+// Functions keeps functions.
+type Functions interface {
+	// CreateFunction inserts f and returns its Seq. ErrExists if the id is taken.
+	CreateFunction(ctx context.Context, f Function) (seq int64, err error)
+	// GetFunction returns one function or ErrNotFound.
+	GetFunction(ctx context.Context, project, id string) (Function, error)
+	// UpdateFunction reads the function, calls change on it and writes it back
+	// with Revision incremented, atomically; it returns what it wrote. An error
+	// of change is returned as it is and nothing is written. change may be
+	// called more than once.
+	UpdateFunction(ctx context.Context, project, id string, change func(*Function) error) (Function, error)
+	// DeleteFunction removes the function with its deployments, variables,
+	// executions and logs. ErrNotFound if it does not exist. It returns the blob keys
+	// that its deployments held, for the caller to delete.
+	DeleteFunction(ctx context.Context, project, id string) (blobs []string, err error)
+	// ListFunctions returns the functions that match q, see Query.
+	ListFunctions(ctx context.Context, project string, q Query) ([]Function, error)
+	// CountFunctions counts what q's filters and search match, up to max.
+	CountFunctions(ctx context.Context, project string, q Query, max int) (int, error)
+	// FunctionRevision is a cheap read of Function.Revision. ErrNotFound.
+	FunctionRevision(ctx context.Context, project, id string) (int64, error)
+}
+
+// Deployments keeps deployments.
+type Deployments interface {
+	// CreateDeployment inserts d and returns its Seq. ErrExists if the id is taken.
+	CreateDeployment(ctx context.Context, d Deployment) (seq int64, err error)
+	// GetDeployment returns one deployment of the function or ErrNotFound.
+	GetDeployment(ctx context.Context, project, function, id string) (Deployment, error)
+	// UpdateDeployment reads the deployment, calls change on it and writes it
+	// back, atomically; it returns what it wrote. An error of change is
+	// returned as it is and nothing is written. change may be called more than
+	// once. A worker that holds the deployment's lease writes through
+	// Queue.Settle instead.
+	UpdateDeployment(ctx context.Context, project, function, id string, change func(*Deployment) error) (Deployment, error)
+	// DeleteDeployment removes one deployment and its logs. ErrNotFound.
+	DeleteDeployment(ctx context.Context, project, function, id string) error
+	// ClearActivate sets Activate to false on every deployment of the function
+	// but the one named.
+	ClearActivate(ctx context.Context, project, function, except string) error
+	// ListDeployments returns the deployments of the function that match q.
+	ListDeployments(ctx context.Context, project, function string, q Query) ([]Deployment, error)
+	// CountDeployments counts what q's filters and search match, up to max.
+	CountDeployments(ctx context.Context, project, function string, q Query, max int) (int, error)
+}
+
+// Variables keeps variables, sealed.
+type Variables interface {
+	// CreateVariable inserts v, increments its function's Revision, and returns
+	// v's Seq. ErrExists if the id, or the key within the function, is taken.
+	CreateVariable(ctx context.Context, v Variable) (seq int64, err error)
+	// GetVariable returns one variable of the function or ErrNotFound.
+	GetVariable(ctx context.Context, project, function, id string) (Variable, error)
+	// UpdateVariable replaces key, sealed value and UpdatedAt of an existing
+	// variable and increments its function's Revision. ErrNotFound, ErrExists.
+	UpdateVariable(ctx context.Context, v Variable) error
+	// DeleteVariable removes a variable and increments its function's Revision.
+	// ErrNotFound.
+	DeleteVariable(ctx context.Context, project, function, id string) error
+	// ListVariables returns up to max variables of the functions, in order of
+	// creation.
+	ListVariables(ctx context.Context, project string, functions []string, max int) ([]Variable, error)
+}
+
+// Executions keeps executions.
+type Executions interface {
+	// AppendExecutions inserts all rows or none. Rows may belong to different
+	// projects. ErrExists if an id is taken. This is the hot path: a backend
+	// should use one round trip and prepared statements.
+	AppendExecutions(ctx context.Context, rows []Execution) error
+	// GetExecution returns one execution of the function or ErrNotFound.
+	GetExecution(ctx context.Context, project, function, id string) (Execution, error)
+	// DeleteExecution removes one execution, its payload and logs if its status
+	// is one of statuses; ErrConflict if it has another, ErrNotFound.
+	DeleteExecution(ctx context.Context, project, function, id string, statuses ...ExecutionStatus) error
+	// ListExecutions returns the executions of the function that match q.
+	// reader, if not empty, restricts it to those whose UserID is reader.
+	ListExecutions(ctx context.Context, project, function, reader string, q Query) ([]Execution, error)
+	// CountExecutions counts what q's filters and search match, up to max.
+	CountExecutions(ctx context.Context, project, function, reader string, q Query, max int) (int, error)
+}
+
+// Logs keeps output that can be followed while it is produced.
+type Logs interface {
+	// AppendLogs adds chunks at the end of a log, in order.
+	AppendLogs(ctx context.Context, ref LogRef, chunks []LogChunk) error
+	// ReadLogs returns up to limit chunks with Seq > after, in order.
+	ReadLogs(ctx context.Context, ref LogRef, after int64, limit int) ([]LogChunk, error)
+	// DeleteLogs removes a log. Removing one that does not exist is not an error.
+	DeleteLogs(ctx context.Context, ref LogRef) error
+}
+
+// LogRef names a log.
+type LogRef struct {
+	Project string
+	Kind    LogKind
+	ID      string // of the deployment or execution
+}
+
+// LogKind says what a log belongs to.
+type LogKind string
+
+const (
+	BuildLog     LogKind = "build"
+	ExecutionLog LogKind = "execution"
+)
+
+// LogChunk is a piece of a log. The store assigns Seq, growing within a log.
+type LogChunk struct {
+	Seq    int64
+	At     time.Time
+	Stream string // "stdout" or "stderr"
+	Data   []byte
+}
+
+// Blobs keeps source archives, upload parts and artefacts. Keys are paths of
+// one or more segments of [A-Za-z0-9._-] joined by "/"; a segment is never "."
+// or "..", and a key is at most 512 bytes long. A backend refuses other keys.
+type Blobs interface {
+	// Put stores what r yields and returns its size. The blob becomes visible
+	// whole or, on any error or crash, not at all; an existing one is replaced.
+	Put(ctx context.Context, key string, r io.Reader) (size int64, err error)
+	// Open returns the blob and its size, or ErrNotFound. A blob that is deleted or
+	// replaced while open stays readable.
+	Open(ctx context.Context, key string) (r io.ReadSeekCloser, size int64, err error)
+	// Delete removes a blob; one that does not exist is not an error.
+	Delete(ctx context.Context, key string) error
+	// List calls fn for each blob whose key starts with prefix, in no
+	// particular order, until fn returns false. It serves finding orphans.
+	List(ctx context.Context, prefix string, fn func(BlobInfo) bool) error
+}
+
+// BlobInfo describes a blob.
+type BlobInfo struct {
+	Key      string
+	Size     int64
+	Modified time.Time
+}
