@@ -1,0 +1,138 @@
+package httpapi
+
+import (
+	"net/http"
+
+	"github.com/fnkit/fnkit/engine"
+	"github.com/fnkit/fnkit/store"
+)
+
+func (a *API) listFunctions(c *call) error {
+	q := c.in.query(store.FunctionAttrs(), c.format)
+	if c.in.err != nil {
+		return c.in.err
+	}
+	list, err := c.p.ListFunctions(c.r.Context(), c.by, q)
+	if err != nil {
+		return err
+	}
+	ids := make([]string, len(list.Items))
+	for i, f := range list.Items {
+		ids[i] = f.ID
+	}
+	vars, err := c.p.VariablesOf(c.r.Context(), c.by, ids...)
+	if err != nil {
+		return err
+	}
+	return c.list("functions", list.Total, each(list.Items, func(f engine.Function) object {
+		return c.format.function(f, functionModel(f, vars[f.ID]))
+	}))
+}
+
+// function answers with one function and its variables.
+func (c *call) function(status int, f engine.Function, err error) error {
+	if err != nil {
+		return err
+	}
+	vars, err := c.p.VariablesOf(c.r.Context(), c.by, f.ID)
+	if err != nil {
+		return err
+	}
+	return c.json(status, c.format.function(f, functionModel(f, vars[f.ID])))
+}
+
+func (a *API) createFunction(c *call) error {
+	if a.created != nil {
+		if err := a.created.take(c.w.Header(), c.caller.Project, a.cfg.Clock.Now()); err != nil {
+			return err
+		}
+	}
+	c.format.functionParams(c.in.values)
+	id := c.in.mustText("functionId", engine.CheckNewID)
+	p := a.functionParams(c.in, c.in.mustText)
+	p.ID = id
+	if c.in.err != nil {
+		return c.in.err
+	}
+	f, err := c.p.CreateFunction(c.r.Context(), c.by, p)
+	return c.function(http.StatusCreated, f, err)
+}
+
+func (a *API) updateFunction(c *call) error {
+	c.format.functionParams(c.in.values)
+	id := c.in.id("functionId")
+	p := a.functionParams(c.in, c.in.text)
+	if c.in.err != nil {
+		return c.in.err
+	}
+	f, err := c.p.UpdateFunction(c.r.Context(), c.by, id, p)
+	return c.function(http.StatusOK, f, err)
+}
+
+// functionParams reads the settings of a function; runtime is read by the
+// function given, which says whether it is required.
+func (a *API) functionParams(in *input, runtime func(string, func(string) error) string) engine.FunctionParams {
+	provider := between(0, engine.MaxProvider)
+	return engine.FunctionParams{
+		Name:       in.mustText("name", between(1, engine.MaxName)),
+		Runtime:    runtime("runtime", func(s string) error { return engine.CheckEnum(s, a.eng.KnownRuntimes()) }),
+		Execute:    in.roles("execute"),
+		Events:     in.items("events", engine.CheckEvents),
+		Schedule:   in.text("schedule", engine.CheckSchedule),
+		Timeout:    in.integer("timeout", engine.DefaultTimeout, func(n int) error { return engine.CheckRange(n, 1, a.cfg.Limits.Timeout) }),
+		Disabled:   !in.boolean("enabled", true),
+		NoLogging:  !in.boolean("logging", true),
+		Entrypoint: in.text("entrypoint", between(0, engine.MaxEntrypoint)),
+		Commands:   in.text("commands", between(0, engine.MaxCommands)),
+		Scopes:     in.items("scopes", engine.CheckScopes),
+
+		InstallationID:        in.text("installationId", provider),
+		ProviderRepositoryID:  in.text("providerRepositoryId", provider),
+		ProviderBranch:        in.text("providerBranch", provider),
+		ProviderSilentMode:    in.boolean("providerSilentMode", false),
+		ProviderRootDirectory: in.text("providerRootDirectory", provider),
+		Template: engine.Template{
+			Repository:    in.text("templateRepository", provider),
+			Owner:         in.text("templateOwner", provider),
+			RootDirectory: in.text("templateRootDirectory", provider),
+			Version:       in.text("templateVersion", provider),
+		},
+		Specification: in.text("specification", a.eng.CheckSpecification),
+	}
+}
+
+func (a *API) getFunction(c *call) error {
+	id := c.in.id("functionId")
+	if c.in.err != nil {
+		return c.in.err
+	}
+	f, err := c.p.GetFunction(c.r.Context(), c.by, id)
+	return c.function(http.StatusOK, f, err)
+}
+
+func (a *API) deleteFunction(c *call) error {
+	id := c.in.id("functionId")
+	if c.in.err != nil {
+		return c.in.err
+	}
+	if err := c.p.DeleteFunction(c.r.Context(), c.by, id); err != nil {
+		return err
+	}
+	return c.noContent()
+}
+
+func (a *API) listRuntimes(c *call) error {
+	list, err := c.p.Runtimes(c.r.Context(), c.by)
+	if err != nil {
+		return err
+	}
+	return c.list("runtimes", len(list), each(list, func(r engine.Runtime) object { return c.format.runtime(runtimeModel(r)) }))
+}
+
+func (a *API) listSpecifications(c *call) error {
+	list, err := c.p.Specifications(c.r.Context(), c.by)
+	if err != nil {
+		return err
+	}
+	return c.json(http.StatusOK, object{{"specifications", each(list, specificationModel)}, {"total", len(list)}})
+}
