@@ -49,7 +49,7 @@ func (a *API) createFunction(c *call) error {
 	}
 	c.format.functionParams(c.in.values)
 	id := c.in.mustText("functionId", engine.CheckNewID)
-	p := a.functionParams(c.in, c.in.mustText)
+	p := a.functionParams(c.in, true)
 	p.ID = id
 	if c.in.err != nil {
 		return c.in.err
@@ -61,7 +61,7 @@ func (a *API) createFunction(c *call) error {
 func (a *API) updateFunction(c *call) error {
 	c.format.functionParams(c.in.values)
 	id := c.in.id("functionId")
-	p := a.functionParams(c.in, c.in.text)
+	p := a.functionParams(c.in, false)
 	if c.in.err != nil {
 		return c.in.err
 	}
@@ -69,11 +69,13 @@ func (a *API) updateFunction(c *call) error {
 	return c.function(http.StatusOK, f, err)
 }
 
-// functionParams reads the settings of a function; runtime is read by the
-// function given, which says whether it is required.
-func (a *API) functionParams(in *input, runtime func(string, func(string) error) string) engine.FunctionParams {
-	provider := between(0, engine.MaxProvider)
-	return engine.FunctionParams{
+// functionParams reads the settings of a function, but for its id.
+func (a *API) functionParams(in *input, create bool) engine.FunctionParams {
+	runtime, provider := in.text, between(0, engine.MaxProvider)
+	if create {
+		runtime = in.mustText
+	}
+	p := engine.FunctionParams{
 		Name:       in.mustText("name", between(1, engine.MaxName)),
 		Runtime:    runtime("runtime", func(s string) error { return engine.CheckEnum(s, a.eng.KnownRuntimes()) }),
 		Execute:    in.roles("execute"),
@@ -91,14 +93,17 @@ func (a *API) functionParams(in *input, runtime func(string, func(string) error)
 		ProviderBranch:        in.text("providerBranch", provider),
 		ProviderSilentMode:    in.boolean("providerSilentMode", false),
 		ProviderRootDirectory: in.text("providerRootDirectory", provider),
-		Template: engine.Template{
+	}
+	if create {
+		p.Template = engine.Template{
 			Repository:    in.text("templateRepository", provider),
 			Owner:         in.text("templateOwner", provider),
 			RootDirectory: in.text("templateRootDirectory", provider),
 			Version:       in.text("templateVersion", provider),
-		},
-		Specification: in.text("specification", a.eng.CheckSpecification),
+		}
 	}
+	p.Specification = in.text("specification", a.eng.CheckSpecification)
+	return p
 }
 
 func (a *API) getFunction(c *call) error {
