@@ -1,0 +1,54 @@
+// Package harness holds the programs that run user code inside an instance, one
+// for each language, and the build steps of languages that are compiled.
+//
+// # How a harness is started
+//
+// As "interpreter [options] file", in an empty private directory, with standard
+// input closed off, standard output and error going to the driver (they are
+// shown if the process dies), the channel of package frame as file descriptor 3, and
+// an environment of PATH, HOME, TMPDIR and LANG only. It sends READY at once. BIND
+// brings the whole environment of the user code, PATH, HOME, TMPDIR and LANG
+// included: it replaces the harness's own. The harness then changes to root, loads
+// the code, and answers BOUND. It ends when the channel closes.
+//
+// The process leads a process group of its own; workers stay in it. When the
+// instance ends, all of the group is killed at once, without warning.
+//
+// Descriptor 3 is for the harness alone: it is marked close-on-exec, so that
+// commands started by user code do not inherit it.
+//
+// # Compiled languages
+//
+// A build step turns the source into the program Dir/.fnkit/server, which is
+// started in the same way, except that the environment of the user code is
+// there from the start: package-level code may read it.
+package harness
+
+import (
+	"context"
+	"embed"
+)
+
+// Files are the harness programs by file name.
+//
+//go:embed *
+var Files embed.FS
+
+// Build is what a language's own build step gets.
+type Build struct {
+	Dir        string // absolute path of the source; becomes the artefact
+	Entrypoint string // relative to Dir
+	Scratch    string // absolute path of an empty private directory, removed after the build
+	Tool       string // absolute path of the compiler
+	// Run runs a command to its end, its output going to the build's log. failure
+	// says how it failed ("exit status 1"), empty if it did not; err is for
+	// commands that could not be run, and for ctx's end.
+	Run func(ctx context.Context, c Command) (failure string, err error)
+}
+
+// Command is one command of a build step.
+type Command struct {
+	Dir  string
+	Args []string // the program and its arguments
+	Env  []string // "K=V" beside the environment of the build
+}
