@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,7 +12,6 @@ import (
 
 	"github.com/benbjohnson/clock"
 	"go.opentelemetry.io/otel/metric"
-	"go.opentelemetry.io/otel/trace"
 
 	"github.com/fnkit/fnkit/events"
 	"github.com/fnkit/fnkit/sandbox"
@@ -36,7 +36,6 @@ type Config struct {
 
 	Clock  clock.Clock          // Default: the machine's
 	Logger *slog.Logger         // Default: none
-	Tracer trace.TracerProvider // Default: none
 	Meter  metric.MeterProvider // Default: none
 
 	Limits    Limits    // sizes and durations a client can reach
@@ -60,7 +59,6 @@ type Limits struct {
 	ResponseBody  int           // bytes of a response kept whole, for the API. Default: 20 MiB
 	LogSize       int           // bytes kept of each of an execution's logs and errors, and of a build's log. Default: 1 000 000
 	Variables     int           // per function. Default: 1000
-	Queued        int           // executions waiting, per project; more are refused. Default: 100 000
 	CPUs          float64       // of a specification. Default: no cap
 	Memory        int           // MB of a specification. Default: no cap
 }
@@ -99,6 +97,9 @@ type Hooks struct {
 	// ProjectVariables returns the variables all functions of a project share;
 	// a function's own win. Default: none.
 	ProjectVariables func(ctx context.Context, project string) (map[string]string, error)
+	// Payload encodes a Function, Deployment or Execution for an event, as the
+	// host's API shows it; httpapi.EncodeRecord does. Default: an empty object.
+	Payload func(record any) (json.RawMessage, error)
 	// Runtimes lists the ids of the runtimes that functions may use. Default: all that the sandbox has.
 	Runtimes []string
 }
@@ -107,7 +108,6 @@ type Hooks struct {
 type ProjectLimits struct {
 	Functions int // functions that may exist
 	Instances int // instances that may live at once, within Instances.PerProject
-	Queued    int // executions that may wait, within Limits.Queued
 }
 
 // Location is where a client is.
@@ -178,7 +178,6 @@ func (l Limits) withDefaults() Limits {
 	l.ResponseBody = cmp.Or(l.ResponseBody, 20<<20)
 	l.LogSize = cmp.Or(l.LogSize, 1_000_000)
 	l.Variables = cmp.Or(l.Variables, 1000)
-	l.Queued = cmp.Or(l.Queued, 100_000)
 	return l
 }
 
@@ -205,7 +204,6 @@ func (c Config) validate() error {
 		"Limits.ArtefactSize": l.ArtefactSize, "Limits.Timeout": int64(l.Timeout), "Limits.BuildTimeout": int64(l.BuildTimeout),
 		"Limits.SyncTimeout": int64(l.SyncTimeout), "Limits.StartTimeout": int64(l.StartTimeout), "Limits.RequestBody": int64(l.RequestBody),
 		"Limits.ResponseBody": int64(l.ResponseBody), "Limits.LogSize": int64(l.LogSize), "Limits.Variables": int64(l.Variables),
-		"Limits.Queued": int64(l.Queued), "Instances.Max": int64(c.Instances.Max), "Instances.PerProject": int64(c.Instances.PerProject),
 		"Instances.PerDeployment": int64(c.Instances.PerDeployment), "Instances.Concurrency": int64(c.Instances.Concurrency),
 		"Instances.Waiting": int64(c.Instances.Waiting), "Instances.Wait": int64(c.Instances.Wait), "Instances.Idle": int64(c.Instances.Idle),
 		"Work.Runs": int64(c.Work.Runs), "Work.Builds": int64(c.Work.Builds), "Work.Poll": int64(c.Work.Poll),

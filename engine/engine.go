@@ -1,140 +1,187 @@
 package engine
 
 import (
-	"io"
-
+	"context"
+	"fmt"
+	"slices"
+	"sync"
 	"time"
 
+	"github.com/benbjohnson/clock"
+
 	"github.com/fnkit/fnkit/events"
+	"github.com/fnkit/fnkit/internal/groupcommit"
+	"github.com/fnkit/fnkit/internal/pool"
 	"github.com/fnkit/fnkit/sandbox"
 	"github.com/fnkit/fnkit/store"
 )
 
-// Records and queries, as the store defines them.
-type (
-	Function         = store.Function
-	Deployment       = store.Deployment
-	DeploymentStatus = store.DeploymentStatus
-	Execution        = store.Execution
-	ExecutionStatus  = store.ExecutionStatus
-	Query            = store.Query
-	Filter           = store.Filter
-	Order            = store.Order
-	Header           = store.Header
-	Runtime          = sandbox.Runtime
-	Event            = events.Event
-)
+// Engine is a functions engine: it keeps functions, builds their code and runs
+// it. Make one with New; all methods may be called concurrently.
+//
+// An engine that was not started answers every call but synchronous
+// executions, and accepts asynchronous ones for others to run.
+type Engine struct {
+	cfg       Config
+	clock     clock.Clock
+	store     store.Store
+	secrets   *secrets
+	observe   *observer
+	knowledge knowledge
+	pool      *pool.Pool
+	appends   *groupcommit.Group[Execution]
+	settles   *groupcommit.Group[*runSettlement]
+	builds    *worker[Deployment]
+	runs      *worker[Execution]
+	artefacts *artefacts
+	life      lifecycle
 
-// UniqueID, given as the id of a new record, asks for a generated one. So does
-// an empty id.
-const UniqueID = "unique()"
-
-// MaxTotal is where the totals of lists stop counting.
-const MaxTotal = 5000
-
-// List is a page of records. Total counts all that match, up to MaxTotal.
-type List[T any] struct {
-	Total int
-	Items []T
+	probe   sync.Once // fills caps
+	caps    sandbox.Capabilities
+	capsErr error
 }
 
-// FunctionParams are the settings of a function. The zero value of every
-// optional field is its default.
-type FunctionParams struct {
-	ID            string // on create; empty or UniqueID: generated
-	Name          string // 1 to 128 characters
-	Runtime       string // id of a runtime; on update, empty keeps it
-	Execute       []string
-	Events        []string
-	Schedule      string // five-field cron; empty: none
-	Timeout       int    // seconds. Default: 15
-	Disabled      bool
-	NoLogging     bool
-	Entrypoint    string // on update, empty keeps it
-	Commands      string
-	Scopes        []string
-	Specification string // slug. Default: DefaultSpecification
-
-	InstallationID        string
-	ProviderRepositoryID  string
-	ProviderBranch        string
-	ProviderSilentMode    bool
-	ProviderRootDirectory string
-	// Template deploys a template at create.
-	Template Template
+// New returns an engine, or every fault of its configuration. It does no I/O,
+// starts no goroutine and reads no environment.
+func New(c Config) (*Engine, error) {
+	c = c.withDefaults()
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	e := &Engine{cfg: c, clock: c.Clock, store: c.Store}
+	var err error
+	if e.secrets, err = newSecrets(c.Keys, e.clock.Now); err != nil {
+		return nil, fmt.Errorf("engine: Config.Keys: %w", err)
+	}
+	if e.observe, err = newObserver(c); err != nil {
+		return nil, err
+	}
+	e.knowledge.entries = map[functionKey]*entry{}
+	e.appends = e.newAppends()
+	e.settles = e.newSettles()
+	e.builds = newWorker(e, "build", c.Store.Builds(), c.Work.Builds, e.runBuild)
+	e.runs = newWorker(e, "run", c.Store.Runs(), c.Work.Runs, e.runQueued)
+	e.artefacts = newArtefacts(e)
+	e.pool = e.newPool()
+	return e, nil
 }
 
-// DefaultTimeout is the timeout of a function that asks for none, in seconds.
-const DefaultTimeout = 15
+// Config returns the configuration with all defaults set.
+func (e *Engine) Config() Config { return e.cfg }
 
-// Template names the code a function starts with.
-type Template struct{ Repository, Owner, RootDirectory, Version string }
-
-// DeployParams describe a source archive to deploy.
-type DeployParams struct {
-	// Source is a gzipped tar with the code at its root. Size is its length in
-	// bytes, or -1 if unknown.
-	Source io.Reader
-	Size   int64
-	// Activate makes the deployment the active one when its build is ready,
-	// unless a newer one is active by then.
-	Activate   bool
-	Entrypoint string  // Default: the function's
-	Commands   *string // Default (nil): the function's
-	Type       string  // "manual" (default), "cli"
+// Capabilities describe the sandbox on this machine.
+func (e *Engine) Capabilities(ctx context.Context) (sandbox.Capabilities, error) {
+	e.probe.Do(func() { e.caps, e.capsErr = e.cfg.Sandbox.Capabilities(context.WithoutCancel(ctx)) })
+	return e.caps, e.capsErr
 }
 
-// Chunk is one part of a source archive that comes in parts. Source holds the bytes
-// Start to End (inclusive) of Total.
-type Chunk struct {
-	DeployParams
-	DeploymentID      string // empty in the first part that arrives, unless the caller chose it
-	Start, End, Total int64
+// Subscribe returns a channel of the events that match p from now on; it is
+// closed when ctx ends. A subscriber that does not keep up loses events.
+func (e *Engine) Subscribe(ctx context.Context, p events.Pattern) (<-chan Event, error) {
+	return e.cfg.Bus.Subscribe(ctx, p)
 }
 
-// ExecuteParams describe a request to a function.
-type ExecuteParams struct {
-	Method  string // Default: "GET" without a body, else "POST"
-	Path    string // with the query. Default: "/"
-	Headers []Header
-	Body    []byte
-	// Async queues the execution and returns at once. ScheduledAt, in the
-	// future, queues it for then; it needs Async.
-	Async       bool
-	ScheduledAt time.Time
-	ClientIP    string
+// Project is an engine scoped to one project: a cheap handle, made as needed.
+type Project struct {
+	e  *Engine
+	id string
 }
 
-// ExecuteResult is an execution and, if it was synchronous, its whole answer.
-type ExecuteResult struct {
-	Execution
-	ResponseHeaders []Header // all of them
-	ResponseBody    []byte
+// Project returns the handle of a project. Whether it exists is asked by each call.
+func (e *Engine) Project(id string) *Project { return &Project{e, id} }
+
+// DeleteProject removes everything of a project: records, blobs, instances.
+// It needs the System actor.
+func (e *Engine) DeleteProject(ctx context.Context, by Actor, id string) error {
+	if by.Kind != ActorSystem {
+		return Errorf(TypeUnauthorized, "")
+	}
+	if err := CheckProject(id); err != nil {
+		return InvalidParam("project", err)
+	}
+	if err := e.store.DeleteProject(ctx, id); err != nil {
+		return fail(err, "")
+	}
+	e.forgetProject(id)
+	e.builds.cancelIf(func(d Deployment) bool { return d.Project == id })
+	e.runs.cancelIf(func(x Execution) bool { return x.Project == id })
+	for _, kind := range []string{sourceBlobs, uploadBlobs, artefactBlobs} {
+		if err := e.deleteBlobsUnder(ctx, kind+"/"+id+"/"); err != nil {
+			return fail(err, "")
+		}
+	}
+	return nil
 }
 
-// StreamRequest is a request to a function whose answer is passed on as it is produced.
-type StreamRequest struct {
-	Method   string
-	Path     string // with the query
-	Headers  []Header
-	Body     io.Reader // at most Limits.RequestBody bytes are read
-	ClientIP string
+// Authorize says whether a caller may use what needs the scope: the project
+// exists and the actor has the scope. Errors: project_not_found,
+// general_unauthorized_scope, general_access_forbidden.
+func (e *Engine) Authorize(ctx context.Context, c Caller, scope string) error {
+	_, err := e.Project(c.Project).enter(ctx, c.Actor, scope)
+	return err
 }
 
-// ResponseWriter takes an answer while the function produces it: the head
-// once, then the body.
-type ResponseWriter interface {
-	Head(status int, headers []Header) error
-	Write(p []byte) (int, error)
+// enter is the gate of every use case: the actor has one of the scopes, and
+// the project exists.
+func (p *Project) enter(ctx context.Context, by Actor, scopes ...string) (ProjectLimits, error) {
+	if !slices.ContainsFunc(scopes, by.Can) {
+		return ProjectLimits{}, by.require(scopes[0])
+	}
+	if p.id == "" || p.id == consoleProject {
+		return ProjectLimits{}, Errorf(TypeAccess, "")
+	}
+	return p.e.projectLimits(ctx, p.id)
 }
 
-// Variable is one environment variable of a function.
-type Variable struct {
-	Project    string
-	ID         string
-	FunctionID string
-	CreatedAt  time.Time
-	UpdatedAt  time.Time
-	Key        string
-	Value      string
+// consoleProject is reserved: it is no tenant.
+const consoleProject = "console"
+
+// projectLimits returns the quotas of a project that exists.
+func (e *Engine) projectLimits(ctx context.Context, id string) (ProjectLimits, error) {
+	if err := CheckProject(id); err != nil {
+		return ProjectLimits{}, Errorf(TypeProject, "")
+	}
+	if e.cfg.Hooks.Projects == nil {
+		return ProjectLimits{}, nil
+	}
+	return e.cfg.Hooks.Projects(ctx, id)
 }
+
+// runtime returns the runtime of an id as the sandbox or the catalogue
+// describes it, and whether the sandbox can run it.
+func (e *Engine) runtime(id string) (Runtime, bool) {
+	caps, _ := e.Capabilities(context.Background())
+	for _, r := range caps.Runtimes {
+		if r.ID == id {
+			return r, true
+		}
+	}
+	r, _ := sandbox.LookupRuntime(id)
+	return r, false
+}
+
+// runtimeAllowed refuses a runtime that is not on this machine or not on the
+// host's list.
+func (e *Engine) runtimeAllowed(id string) error {
+	list := e.cfg.Hooks.Runtimes
+	if _, has := e.runtime(id); has && (len(list) == 0 || slices.Contains(list, id)) {
+		return nil
+	}
+	return Errorf(TypeRuntime, "Runtime %q is not supported", id)
+}
+
+// KnownRuntimes are the ids that are runtimes at all: the catalogue's and the
+// sandbox's. One of them may still be missing here, see Project.Runtimes.
+func (e *Engine) KnownRuntimes() []string {
+	caps, _ := e.Capabilities(context.Background())
+	var out []string
+	for _, r := range append(sandbox.Catalogue(), caps.Runtimes...) {
+		if !slices.Contains(out, r.ID) {
+			out = append(out, r.ID)
+		}
+	}
+	return out
+}
+
+// now is the time as records keep it: UTC, to the millisecond.
+func (e *Engine) now() time.Time { return e.clock.Now().UTC().Truncate(time.Millisecond) }

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/fnkit/fnkit/internal/cron"
 )
@@ -61,10 +62,20 @@ func CheckNewID(id string) error {
 	return errors.New("Parameter must contain at most 36 chars. Valid chars are a-z, A-Z, 0-9, period, hyphen, and underscore. Can't start with a special char")
 }
 
+var projectID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+
+// CheckProject is the rule of a project's id: it becomes part of the names of blobs.
+func CheckProject(id string) error {
+	if projectID.MatchString(id) {
+		return nil
+	}
+	return errors.New("Project IDs contain at most 64 chars. Valid chars are a-z, A-Z, 0-9, period, hyphen, and underscore. Can't start with a special char")
+}
+
 // CheckText is the rule of a text of min to max characters.
 func CheckText(s string, min, max int) error {
-	n := len([]rune(s))
-	if n >= min && n <= max && !strings.ContainsRune(s, 0) {
+	n := utf8.RuneCountInString(s)
+	if n >= min && n <= max && utf8.ValidString(s) && !strings.ContainsRune(s, 0) {
 		return nil
 	}
 	if min > 0 {

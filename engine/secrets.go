@@ -1,5 +1,17 @@
 package engine
 
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/fnkit/fnkit/internal/seal"
+)
+
 // Keys is a ring of keys: the first seals and signs, all of them open and
 // verify, so a key is rotated by putting a new one in front.
 type Keys []key
@@ -9,7 +21,110 @@ type key struct {
 	secret []byte
 }
 
-// Key returns a ring of one key. id names it for ever, in at most 32 letters,
-// digits, "-" or "_"; secret is at least 16 bytes. A ring of several is
+// Key returns a ring of one key. id names it for ever, in at most 32 bytes;
+// secret is at least 16 bytes. A ring of several is
 // append(engine.Key("k2", new), engine.Key("k1", old)...).
 func Key(id string, secret []byte) Keys { return Keys{{id, secret}} }
+
+// secrets seals what must not be readable in a store, and signs the keys that
+// functions call back with.
+type secrets struct {
+	ring    seal.Ring
+	signing map[string][]byte // by key id
+	first   string
+	now     func() time.Time
+}
+
+func newSecrets(keys Keys, now func() time.Time) (*secrets, error) {
+	s := &secrets{signing: map[string][]byte{}, first: keys[0].id, now: now}
+	for _, k := range keys {
+		if err := s.ring.Add(k.id, k.secret); err != nil {
+			return nil, err
+		}
+		sign, err := seal.Derive(k.secret, "fnkit sign")
+		if err != nil {
+			return nil, err
+		}
+		s.signing[k.id] = sign
+	}
+	return s, nil
+}
+
+// Identities of sealed records: a value moved to another record does not open.
+
+func variableIdentity(project, function, id string) string {
+	return "variable/" + project + "/" + function + "/" + id
+}
+
+func payloadIdentity(project, execution string) string { return "payload/" + project + "/" + execution }
+
+// payload is what a queued execution needs to run, beside its row.
+type payload struct {
+	Headers []Header
+	Body    []byte
+	Actor   Actor // who caused it, for the token of that user
+	IP      string
+}
+
+func (s *secrets) sealPayload(x Execution, p payload) ([]byte, error) {
+	plain, err := json.Marshal(p)
+	if err != nil {
+		return nil, err
+	}
+	return s.ring.Seal(plain, payloadIdentity(x.Project, x.ID)), nil
+}
+
+func (s *secrets) openPayload(x Execution) (p payload, err error) {
+	plain, err := s.ring.Open(x.Payload, payloadIdentity(x.Project, x.ID))
+	if err != nil {
+		return p, fmt.Errorf("open payload: %w", err)
+	}
+	return p, json.Unmarshal(plain, &p)
+}
+
+// dynamicPrefix marks a key that was minted for one execution or build.
+const dynamicPrefix = "dynamic_"
+
+// keySlack is how much longer than its execution a key is valid.
+const keySlack = time.Minute
+
+type keyClaims struct {
+	jwt.RegisteredClaims
+	Project  string   `json:"projectId"`
+	Function string   `json:"functionId,omitempty"`
+	Scopes   []string `json:"scopes"`
+}
+
+// mint returns a key for a function to call back with, valid for ttl and a
+// little longer.
+func (s *secrets) mint(f Function, ttl time.Duration) (string, error) {
+	t := jwt.NewWithClaims(jwt.SigningMethodHS256, keyClaims{
+		RegisteredClaims: jwt.RegisteredClaims{ExpiresAt: jwt.NewNumericDate(s.now().Add(ttl + keySlack))},
+		Project:          f.Project, Function: f.ID, Scopes: f.Scopes,
+	})
+	t.Header["kid"] = s.first
+	signed, err := t.SignedString(s.signing[s.first])
+	return dynamicPrefix + signed, err
+}
+
+// ActorForKey verifies a key that was minted for an execution or a build
+// ("dynamic_…") of the project, and returns its actor. The error is
+// user_unauthorized.
+func (e *Engine) ActorForKey(project, key string) (Actor, error) {
+	var claims keyClaims
+	token, ok := strings.CutPrefix(key, dynamicPrefix)
+	_, err := jwt.ParseWithClaims(token, &claims, e.secrets.verifier,
+		jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}), jwt.WithTimeFunc(e.secrets.now), jwt.WithExpirationRequired())
+	if !ok || err != nil || claims.Project != project {
+		return Actor{}, Errorf(TypeUnauthorized, "The key is not valid for this project, or has expired.")
+	}
+	return Actor{Kind: ActorKey, Scopes: claims.Scopes, Label: "function " + claims.Function}, nil
+}
+
+func (s *secrets) verifier(t *jwt.Token) (any, error) {
+	id, _ := t.Header["kid"].(string)
+	if k, ok := s.signing[id]; ok {
+		return k, nil
+	}
+	return nil, errors.New("unknown key id")
+}

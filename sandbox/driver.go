@@ -172,6 +172,9 @@ type Result struct {
 	Aborted string
 	// TimedOut: Request.Timeout passed. Head was called with 500.
 	TimedOut bool
+	// Unsent, beside ErrGone: nothing of the call reached the instance, so it
+	// can be made elsewhere without being made twice.
+	Unsent bool
 	// Retire: user code may still be running although the call is over, or the
 	// instance is dead: it should get no new calls and be stopped.
 	Retire bool

@@ -44,6 +44,11 @@ type Records interface {
 // Tx is a transaction, see Store.InTx.
 type Tx interface {
 	Records
+
+	// Builds and Runs are the queues, within the transaction.
+	Builds() Queue[Deployment]
+	Runs() Queue[Execution]
+
 	// AfterCommit registers f to be called once after the transaction has
 	// committed, in order of registration; never if it is rolled back.
 	AfterCommit(f func())

@@ -1,0 +1,328 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/fnkit/fnkit/internal/archive"
+	"github.com/fnkit/fnkit/internal/ids"
+	"github.com/fnkit/fnkit/sandbox"
+	"github.com/fnkit/fnkit/store"
+)
+
+// minBuildMemory is what a build gets at least, in MB.
+const minBuildMemory = 1024
+
+// buildFailure is why a deployment could not be built, for its log.
+type buildFailure string
+
+func (b buildFailure) Error() string { return string(b) }
+
+// runBuild builds the deployment of a claimed row: unpack the source, run the
+// build in the sandbox, pack what it left, activate.
+func (e *Engine) runBuild(ctx context.Context, c store.Claimed[Deployment]) {
+	d := c.Row
+	d.BuildStarted, d.BuildEnded, d.BuildID = e.now(), time.Time{}, ids.New(e.clock.Now())
+	d.BuildLogs, d.BuildSize, d.ArtefactBlob = "", 0, ""
+	if err := e.store.DeleteLogs(ctx, buildLog(d)); err != nil {
+		e.cfg.Logger.Error("clear build log", "deployment", d.ID, "error", err)
+	}
+	if !e.progress(ctx, c.Lease, &d, store.DeploymentProcessing) {
+		return
+	}
+	log := newBuildLog(e, d)
+	err := e.build(ctx, c.Lease, &d, log)
+	d.BuildLogs = log.finish()
+	e.finishBuild(ctx, c.Lease, d, err)
+}
+
+// progress writes a build's new status under its lease; false: the lease is lost
+// or the store does not answer, and the work must end.
+func (e *Engine) progress(ctx context.Context, l store.Lease, d *Deployment, s DeploymentStatus) bool {
+	d.Status, d.UpdatedAt, d.ReadyAt = s, e.now(), e.now().Add(e.cfg.Work.Lease)
+	lost, err := e.store.Builds().Settle(ctx, []store.Settlement[Deployment]{{Lease: l, Row: *d}})
+	if err != nil {
+		e.cfg.Logger.Error("write build status", "deployment", d.ID, "error", err)
+	}
+	return err == nil && len(lost) == 0
+}
+
+// build does the work. What is the code's fault is a buildFailure.
+func (e *Engine) build(ctx context.Context, l store.Lease, d *Deployment, log io.Writer) error {
+	ctx, cancel := e.within(ctx, e.cfg.Limits.BuildTimeout, errBuildTimeout)
+	defer cancel()
+	fn, err := e.store.GetFunction(ctx, d.Project, d.FunctionID)
+	if err != nil {
+		return fmt.Errorf("function: %w", err)
+	}
+	k := &known{fn: fn, dep: *d, spec: specification(fn.Specification)}
+	if k.rt, k.has = e.runtime(fn.Runtime); !k.has {
+		return buildFailure(fmt.Sprintf("Runtime %q is not available on this server.", fn.Runtime))
+	}
+	work, err := e.artefacts.workDir()
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	code := filepath.Join(work, "code")
+	if err := e.unpackSource(ctx, *d, code); err != nil {
+		return err
+	}
+	if !e.progress(ctx, l, d, store.DeploymentBuilding) {
+		return errLeaseLost
+	}
+	e.Project(d.Project).emit(ctx, System, "functions."+d.FunctionID+".deployments."+d.ID+".update", *d)
+	if err := e.runCommands(ctx, k, code, log); err != nil {
+		return err
+	}
+	return e.packArtefact(ctx, d, code, work)
+}
+
+var errBuildTimeout = errors.New("engine: the build took too long")
+
+// unpackSource unpacks the source archive into a new directory.
+func (e *Engine) unpackSource(ctx context.Context, d Deployment, dir string) error {
+	source, _, err := e.cfg.Blobs.Open(ctx, d.SourceBlob)
+	if err != nil {
+		return fmt.Errorf("source: %w", err)
+	}
+	defer source.Close()
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	stats, err := archive.Unpack(ctx, source, dir, e.sourceLimits())
+	switch {
+	case archive.IsInvalid(err):
+		return buildFailure("The source archive cannot be used: " + err.Error())
+	case err != nil:
+		return fmt.Errorf("unpack source: %w", err)
+	case stats.Files == 0:
+		return buildFailure("Error: No source code found. Ensure your source isn't empty.")
+	}
+	return nil
+}
+
+// runCommands runs the build in the sandbox.
+func (e *Engine) runCommands(ctx context.Context, k *known, dir string, log io.Writer) error {
+	env, err := e.environment(ctx, k)
+	if err != nil {
+		return err
+	}
+	if env["APPWRITE_FUNCTION_API_KEY"], err = e.secrets.mint(k.fn, e.cfg.Limits.BuildTimeout); err != nil {
+		return err
+	}
+	memory := max(k.spec.Memory, minBuildMemory)
+	env["APPWRITE_FUNCTION_MEMORY"] = itoa(int64(memory))
+	res, err := e.cfg.Sandbox.Build(ctx, sandbox.BuildSpec{
+		ID: k.dep.BuildID, Runtime: k.fn.Runtime, Dir: dir, Entrypoint: k.dep.Entrypoint, Commands: k.dep.Commands,
+		Env: env, CPUs: k.spec.CPUs, Memory: int64(memory) << 20,
+	}, log)
+	switch {
+	case context.Cause(ctx) == errBuildTimeout:
+		return buildFailure(fmt.Sprintf("The build took longer than %s.", e.cfg.Limits.BuildTimeout))
+	case err != nil:
+		return fmt.Errorf("sandbox: %w", err)
+	case res.Failure != "":
+		return buildFailure("Build failed: " + res.Failure)
+	}
+	return nil
+}
+
+// packArtefact stores what the build left, and keeps it unpacked here, where
+// the first call will need it.
+func (e *Engine) packArtefact(ctx context.Context, d *Deployment, dir, work string) error {
+	packed, err := os.Create(filepath.Join(work, "artefact.tar.gz"))
+	if err != nil {
+		return err
+	}
+	defer packed.Close()
+	limit := e.cfg.Limits.ArtefactSize
+	stats, err := archive.Pack(ctx, dir, packed, e.artefactLimits())
+	if archive.IsInvalid(err) {
+		return buildFailure("The build's result cannot be used: " + err.Error())
+	}
+	if err != nil {
+		return fmt.Errorf("pack artefact: %w", err)
+	}
+	size, err := packed.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return err
+	}
+	if size > limit {
+		return buildFailure(fmt.Sprintf("Build size should be less than %.2f MBs.", float64(limit)/1_000_000))
+	}
+	if _, err := packed.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	d.ArtefactBlob, d.BuildSize = blobKey(artefactBlobs, d.Project, d.ID), size
+	if _, err := e.cfg.Blobs.Put(ctx, d.ArtefactBlob, packed); err != nil {
+		return fmt.Errorf("store artefact: %w", err)
+	}
+	return e.artefacts.add(*d, dir, stats.Bytes)
+}
+
+// finishBuild writes how a build ended. A build that was cut off because the
+// engine stops goes back to the queue; one whose lease is lost is left to
+// whoever has it.
+func (e *Engine) finishBuild(ctx context.Context, l store.Lease, d Deployment, err error) {
+	now := e.now()
+	var failure buildFailure
+	d.UpdatedAt, d.BuildEnded, d.ReadyAt = now, now, time.Time{}
+	switch {
+	case errors.Is(err, errLeaseLost) || context.Cause(ctx) == errLeaseLost:
+		return
+	case err != nil && ctx.Err() != nil:
+		d.Status, d.ReadyAt, d.BuildEnded = store.DeploymentWaiting, now, time.Time{}
+	case errors.As(err, &failure):
+		d.Status, d.BuildLogs = store.DeploymentFailed, joinLines(d.BuildLogs, string(failure))
+	case err != nil && l.Attempt < maxBuildAttempts:
+		e.cfg.Logger.Error("build", "deployment", d.ID, "error", err)
+		d.Status, d.ReadyAt, d.BuildEnded = store.DeploymentWaiting, now.Add(time.Duration(l.Attempt)*time.Second), time.Time{}
+	case err != nil:
+		d.Status = store.DeploymentFailed
+		d.BuildLogs = joinLines(d.BuildLogs, "The build failed with an internal error ("+e.logged("build", err)+").")
+	default:
+		d.Status = store.DeploymentReady
+	}
+	ctx = context.WithoutCancel(ctx)
+	activated, err := e.settleBuild(ctx, l, d)
+	if err != nil {
+		if !errors.Is(err, errLeaseLost) {
+			e.cfg.Logger.Error("write build result", "deployment", d.ID, "error", err)
+		}
+		return
+	}
+	if !d.Status.Final() {
+		return
+	}
+	if err := e.store.DeleteLogs(ctx, buildLog(d)); err != nil {
+		e.cfg.Logger.Error("clear build log", "deployment", d.ID, "error", err)
+	}
+	e.observe.built(ctx, d)
+	e.cfg.Logger.Info("build "+string(d.Status), "project", d.Project, "function", d.FunctionID, "deployment", d.ID, "active", activated)
+	if activated {
+		e.forget(d.Project, d.FunctionID)
+	}
+	e.Project(d.Project).emit(ctx, System, "functions."+d.FunctionID+".deployments."+d.ID+".update", d)
+}
+
+// maxBuildAttempts is how often a build is tried that fails through no fault
+// of the code.
+const maxBuildAttempts = 3
+
+// settleBuild writes the result and, in the same transaction, makes the
+// deployment the active one if it asked for that and no newer one is active:
+// builds that end out of order never go back.
+func (e *Engine) settleBuild(ctx context.Context, l store.Lease, d Deployment) (activated bool, err error) {
+	err = e.store.InTx(ctx, func(ctx context.Context, tx store.Tx) error {
+		activated = false
+		lost, err := tx.Builds().Settle(ctx, []store.Settlement[Deployment]{{Lease: l, Row: d}})
+		if err != nil {
+			return err
+		}
+		if len(lost) > 0 {
+			return errLeaseLost
+		}
+		current, err := tx.GetDeployment(ctx, d.Project, d.FunctionID, d.ID)
+		if err != nil || d.Status != store.DeploymentReady || !current.Activate {
+			return err
+		}
+		fn, err := tx.GetFunction(ctx, d.Project, d.FunctionID)
+		if err != nil {
+			return err
+		}
+		if active, err := tx.GetDeployment(ctx, d.Project, d.FunctionID, fn.Deployment); err == nil && active.Seq > current.Seq {
+			return nil
+		}
+		activated = true
+		_, err = tx.UpdateFunction(ctx, d.Project, d.FunctionID, func(f *Function) error {
+			f.Deployment, f.Live, f.UpdatedAt = d.ID, true, d.UpdatedAt
+			return nil
+		})
+		return err
+	})
+	return activated, err
+}
+
+func joinLines(log, line string) string {
+	if log != "" && log[len(log)-1] != '\n' {
+		log += "\n"
+	}
+	return log + line + "\n"
+}
+
+// liveLog takes the output of a build: it keeps the end for the record, and
+// passes what comes on to the store, so that it can be followed. It never
+// holds the build up: what the store is too slow for is joined to the next chunk, and
+// what is beyond the limit is only kept at the end.
+type liveLog struct {
+	e   *Engine
+	ref store.LogRef
+
+	mu      sync.Mutex
+	tail    tail
+	pending bytes.Buffer // not passed on yet
+	sent    int
+	writing bool
+	idle    *sync.Cond // writing became false
+}
+
+// maxLogChunks is how many chunks of a live log are read at once.
+const maxLogChunks = 10_000
+
+func newBuildLog(e *Engine, d Deployment) *liveLog {
+	l := &liveLog{e: e, ref: buildLog(d), tail: tail{max: e.cfg.Limits.LogSize, name: "Logs"}}
+	l.idle = sync.NewCond(&l.mu)
+	return l
+}
+
+// Write implements io.Writer; it never fails.
+func (l *liveLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.tail.add(p)
+	if room := l.tail.max - l.sent - l.pending.Len(); room > 0 {
+		l.pending.Write(p[:min(room, len(p))])
+	}
+	if !l.writing && l.pending.Len() > 0 {
+		l.writing = true
+		l.e.life.group.Go(l.flush)
+	}
+	return len(p), nil
+}
+
+// flush appends what is pending until nothing is.
+func (l *liveLog) flush() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.pending.Len() > 0 {
+		chunk := bytes.Clone(l.pending.Bytes())
+		l.pending.Reset()
+		l.sent += len(chunk)
+		l.mu.Unlock()
+		err := l.e.store.AppendLogs(context.WithoutCancel(l.e.life.ctx), l.ref, []store.LogChunk{{At: l.e.now(), Stream: "stdout", Data: chunk}})
+		l.mu.Lock()
+		if err != nil {
+			l.e.cfg.Logger.Warn("append build log", "error", err)
+		}
+	}
+	l.writing = false
+	l.idle.Broadcast()
+}
+
+// finish waits for the store and returns the whole log.
+func (l *liveLog) finish() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.writing {
+		l.idle.Wait()
+	}
+	return l.tail.text()
+}

@@ -1,0 +1,202 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/fnkit/fnkit/internal/ids"
+	"github.com/fnkit/fnkit/sandbox"
+)
+
+// call is one call of a function's code.
+type call struct {
+	k       *known
+	id      string // of the execution
+	method  string
+	path    string
+	headers []Header
+	body    io.Reader
+	// limit is how long the call may take at most; a function's own timeout
+	// may be shorter.
+	limit time.Duration
+	out   *answer
+}
+
+// outcome is how a call ended. The answer is in call.out.
+type outcome struct {
+	duration time.Duration
+	failed   bool
+	// interrupted: the call was ended for the sake of another, or because the
+	// engine stops, and is not to blame. It can be made again.
+	interrupted bool
+	// limited: call.limit passed.
+	limited bool
+}
+
+// Reasons for which a call is ended.
+var (
+	errDeadline = errors.New("engine: the function's timeout passed")
+	errLimit    = errors.New("engine: the caller's limit passed")
+)
+
+// Texts that users see in an execution's errors.
+const (
+	textTimedOut    = "Execution timed out."
+	textInterrupted = "The instance was stopped because another execution in it had to be ended."
+	textStopping    = "The execution was ended because the server stops."
+)
+
+// invoke makes a call: the only road to a sandbox. ctx ends it. An error means
+// that the code did not run; what the code did wrong is in the outcome.
+func (e *Engine) invoke(ctx context.Context, c call) (outcome, error) {
+	for attempt := 0; ; attempt++ {
+		slot, err := e.acquire(ctx, c.k)
+		if err != nil {
+			return outcome{}, err
+		}
+		began := e.clock.Now()
+		res, err := e.invokeOn(ctx, slot.ID, c)
+		e.pool.Release(slot, err == nil && !res.Retire && res.Crash == "")
+		if errors.Is(err, sandbox.ErrGone) && res.Unsent && attempt < maxUnsent {
+			continue // the instance died while it was idle: nothing has happened yet
+		}
+		out := e.judge(ctx, c, res, err)
+		out.duration = e.clock.Now().Sub(began)
+		c.out.finish()
+		return out, nil
+	}
+}
+
+// maxUnsent is how many dead instances one call may meet.
+const maxUnsent = 3
+
+// invokeOn makes a call on an instance, within the function's timeout and the
+// call's limit. The runtime itself ends the call at the timeout; if it cannot,
+// its process is killed a grace later.
+func (e *Engine) invokeOn(ctx context.Context, instance string, c call) (sandbox.Result, error) {
+	timeout := time.Duration(c.k.fn.Timeout) * time.Second
+	hard, why := timeout+e.cfg.Work.Grace, errDeadline
+	if c.limit < hard {
+		hard, why = c.limit, errLimit
+	}
+	ctx, cancel := e.within(ctx, hard, why)
+	defer cancel()
+	res, err := e.cfg.Sandbox.Invoke(ctx, instance, sandbox.Request{
+		Method: c.method, Path: c.path, Headers: e.requestHeaders(c), Body: c.body,
+		Timeout: timeout, Logging: c.k.fn.Logging,
+	}, c.out)
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return res, err
+}
+
+// judge turns how a call ended into an outcome, and completes the answer.
+func (e *Engine) judge(ctx context.Context, c call, res sandbox.Result, err error) outcome {
+	reason, bad := isBadAnswer(err)
+	switch {
+	case bad:
+		c.out.fail(reason)
+	case errors.Is(err, errDeadline):
+		c.out.fail(textTimedOut)
+	case errors.Is(err, errLimit):
+		c.out.fail(textTimedOut)
+		return outcome{failed: true, limited: true}
+	case errors.Is(err, sandbox.ErrGone):
+		c.out.fail(textInterrupted)
+		return outcome{failed: true, interrupted: true}
+	case ctx.Err() != nil:
+		c.out.fail(textStopping)
+		return outcome{failed: true, interrupted: true}
+	case errors.Is(err, sandbox.ErrTooLarge):
+		c.out.fail("The request's headers are too large.")
+	case err != nil && c.out.passed:
+		c.out.fail("The client went away before the answer was complete.")
+	case err != nil:
+		c.out.fail("The execution failed with an internal error (" + e.logged("invoke", err) + ").")
+	case res.Crash != "":
+		c.out.fail("The function's process ended during the execution: " + res.Crash)
+	case res.Aborted != "":
+		c.out.fail("The answer broke off: " + res.Aborted)
+	default:
+		return outcome{failed: c.out.status >= 500}
+	}
+	return outcome{failed: true}
+}
+
+// requestHeaders are the headers user code sees: the caller's, defaults for
+// what it left out, and none that are empty.
+func (e *Engine) requestHeaders(c call) []sandbox.Header {
+	out := make([]sandbox.Header, 0, len(c.headers)+4)
+	given := map[string]bool{}
+	for _, h := range c.headers {
+		if h.Value == "" {
+			continue
+		}
+		given[h.Name] = true
+		out = append(out, sandbox.Header(h))
+	}
+	for _, h := range []Header{
+		{Name: "host", Value: e.cfg.Identity.Host},
+		{Name: "accept", Value: "*/*"},
+		{Name: "content-type", Value: "application/x-www-form-urlencoded"},
+	} {
+		if !given[h.Name] {
+			out = append(out, sandbox.Header(h))
+		}
+	}
+	return out
+}
+
+// injected are the headers that the engine sets on every execution; a caller
+// cannot, see callerHeaders.
+type injected struct {
+	trigger  string
+	event    string
+	userID   string
+	userJWT  string
+	key      string
+	id       string
+	ip       string
+	location Location
+}
+
+func (i injected) headers() []Header {
+	return []Header{
+		{Name: "x-appwrite-key", Value: i.key},
+		{Name: "x-appwrite-trigger", Value: i.trigger},
+		{Name: "x-appwrite-event", Value: i.event},
+		{Name: "x-appwrite-user-id", Value: i.userID},
+		{Name: "x-appwrite-user-jwt", Value: i.userJWT},
+		{Name: "x-appwrite-country-code", Value: i.location.Country},
+		{Name: "x-appwrite-continent-code", Value: i.location.Continent},
+		{Name: "x-appwrite-continent-eu", Value: strconv.FormatBool(i.location.EU)},
+		{Name: "x-appwrite-execution-id", Value: i.id},
+		{Name: "x-appwrite-client-ip", Value: i.ip},
+	}
+}
+
+// callerHeaders lower-cases a caller's headers and drops those that only the
+// engine sets, and those made from the body.
+func callerHeaders(headers []Header) []Header {
+	out := make([]Header, 0, len(headers)+10)
+	for _, h := range headers {
+		name := strings.ToLower(h.Name)
+		if strings.HasPrefix(name, "x-appwrite-") || strings.HasPrefix(name, "x-open-runtimes-") || name == "content-length" || name == "transfer-encoding" {
+			continue
+		}
+		out = append(out, Header{Name: name, Value: h.Value})
+	}
+	return out
+}
+
+// logged writes an internal error to the log under an id, and returns the id.
+func (e *Engine) logged(act string, err error) string {
+	id := ids.New(e.clock.Now())
+	e.cfg.Logger.Error(act, "id", id, "error", err)
+	return id
+}

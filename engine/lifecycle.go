@@ -1,0 +1,202 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// lifecycle is what an engine is in the middle of.
+type lifecycle struct {
+	mu      sync.Mutex
+	state   state
+	stopped chan struct{} // closed when Stop is done
+
+	ctx    context.Context // of everything that runs; ends when draining has taken too long
+	cancel context.CancelFunc
+	claim  context.Context // of the loops; ends when Stop begins
+	quit   context.CancelFunc
+	group  sync.WaitGroup // loops, and the work they started
+	calls  sync.WaitGroup // synchronous calls
+}
+
+type state int
+
+const (
+	created state = iota
+	running
+	stopping
+	stopped
+)
+
+// errNotRunning is the answer of an engine that is not started, or stops.
+func errNotRunning() error {
+	return Errorf(TypeUnavailable, "This server does not run functions at the moment.")
+}
+
+// Start checks what the engine depends on and begins to work: builds, queued
+// executions, and synchronous calls. It fails loudly: with a store that does
+// not answer, a sandbox that cannot run or isolates less than
+// Config.MinIsolation, or a directory that cannot be used. ctx bounds only the checks.
+func (e *Engine) Start(ctx context.Context) error {
+	l := &e.life
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.state != created {
+		return errors.New("engine: start: it was started before; make a new one")
+	}
+	if err := e.check(ctx); err != nil {
+		return fmt.Errorf("engine: start: %w", err)
+	}
+	if err := e.artefacts.open(); err != nil {
+		return fmt.Errorf("engine: start: %w", err)
+	}
+	if err := e.reap(ctx); err != nil {
+		return errors.Join(fmt.Errorf("engine: start: %w", err), e.artefacts.close())
+	}
+	l.ctx, l.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	l.claim, l.quit = context.WithCancel(l.ctx)
+	l.stopped = make(chan struct{})
+	l.state = running
+	l.group.Go(func() { e.builds.loop(l.claim, l.ctx) })
+	l.group.Go(func() { e.runs.loop(l.claim, l.ctx) })
+	l.group.Go(func() { e.evict(l.claim) })
+	return nil
+}
+
+// check asks the parts whether they can work.
+func (e *Engine) check(ctx context.Context) error {
+	if err := e.store.Ping(ctx); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	caps, err := e.Capabilities(ctx)
+	if err != nil {
+		return fmt.Errorf("sandbox: %w", err)
+	}
+	least, _ := isolationByName(e.cfg.MinIsolation)
+	if caps.Isolation < least {
+		return fmt.Errorf("the sandbox %s isolates functions at level %q, and Config.MinIsolation asks for %q; "+
+			"set MinIsolation to %[2]q only if you trust the code that is deployed", caps.Driver, caps.Isolation, e.cfg.MinIsolation)
+	}
+	return nil
+}
+
+// reap stops the instances that an engine before this one left in the sandbox.
+func (e *Engine) reap(ctx context.Context) error {
+	left, err := e.cfg.Sandbox.List(ctx)
+	if err != nil {
+		return fmt.Errorf("list instances: %w", err)
+	}
+	for _, in := range left {
+		if err := e.cfg.Sandbox.Stop(ctx, in.ID); err != nil {
+			return fmt.Errorf("stop instance %s: %w", in.ID, err)
+		}
+	}
+	return nil
+}
+
+// Stop ends the engine: it claims no more work, refuses new calls, waits for
+// what runs until ctx ends, then cancels it; queued work that was cut off goes
+// back to the queue. When it returns nothing of the engine runs any more, and
+// the sandbox has no instances of it. Store, blobs, sandbox and bus stay open:
+// they are the host's. It is safe before Start and more than once.
+func (e *Engine) Stop(ctx context.Context) error {
+	l := &e.life
+	l.mu.Lock()
+	switch l.state {
+	case created:
+		l.state = stopped
+		l.mu.Unlock()
+		return nil
+	case running:
+		l.state = stopping
+		go e.shutDown()
+	}
+	done := l.stopped
+	l.mu.Unlock()
+	if done == nil {
+		return nil
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		l.cancel()
+		<-done
+		return ctx.Err()
+	}
+}
+
+// shutDown drains and releases everything, then closes stopped.
+func (e *Engine) shutDown() {
+	l := &e.life
+	l.quit()
+	gone := e.pool.Close()
+	l.calls.Wait()
+	l.group.Wait()
+	<-gone
+	l.cancel()
+	if err := e.artefacts.close(); err != nil {
+		e.cfg.Logger.Warn("remove engine directory", "error", err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.state = stopped
+	close(l.stopped)
+}
+
+// Run is Start, wait for ctx to end, Stop with up to grace for draining.
+func (e *Engine) Run(ctx context.Context, grace time.Duration) error {
+	if err := e.Start(ctx); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	bounded, cancel := e.clock.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	return e.Stop(bounded)
+}
+
+// Ready reports whether the engine can serve: it is not stopping, and the
+// store answers.
+func (e *Engine) Ready(ctx context.Context) error {
+	e.life.mu.Lock()
+	state := e.life.state
+	e.life.mu.Unlock()
+	if state >= stopping {
+		return errNotRunning()
+	}
+	return fail(e.store.Ping(ctx), "")
+}
+
+// call begins a synchronous call and returns the context it runs on; the
+// caller calls done when it is over.
+func (e *Engine) call() (ctx context.Context, done func(), err error) {
+	l := &e.life
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.state != running {
+		return nil, nil, errNotRunning()
+	}
+	l.calls.Add(1)
+	return l.ctx, l.calls.Done, nil
+}
+
+// evict stops idle instances as they become due.
+func (e *Engine) evict(ctx context.Context) {
+	for {
+		now := e.clock.Now()
+		wait := e.cfg.Instances.Idle
+		if next, ok := e.pool.EvictIdle(now.Add(-e.cfg.Instances.Idle)); ok {
+			wait = next.Add(e.cfg.Instances.Idle).Sub(now)
+		}
+		timer := e.clock.Timer(max(wait, time.Millisecond))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+	}
+}

@@ -1,0 +1,145 @@
+package engine
+
+import (
+	"github.com/fnkit/fnkit/events"
+	"github.com/fnkit/fnkit/sandbox"
+	"github.com/fnkit/fnkit/store"
+	"io"
+	"time"
+)
+
+// Records and queries, as the store defines them.
+type (
+	Function         = store.Function
+	Deployment       = store.Deployment
+	DeploymentStatus = store.DeploymentStatus
+	Execution        = store.Execution
+	ExecutionStatus  = store.ExecutionStatus
+	Query            = store.Query
+	Filter           = store.Filter
+	Order            = store.Order
+	Header           = store.Header
+	Runtime          = sandbox.Runtime
+	Event            = events.Event
+)
+
+// UniqueID, given as the id of a new record, asks for a generated one. So does
+// an empty id.
+const UniqueID = "unique()"
+
+// MaxTotal is where the totals of lists stop counting.
+const MaxTotal = 5000
+
+// List is a page of records. Total counts all that match, up to MaxTotal.
+type List[T any] struct {
+	Total int
+	Items []T
+}
+
+// FunctionParams are the settings of a function. The zero value of every
+// optional field is its default.
+type FunctionParams struct {
+	ID            string // on create; empty or UniqueID: generated
+	Name          string // 1 to 128 characters
+	Runtime       string // id of a runtime; on update, empty keeps it
+	Execute       []string
+	Events        []string
+	Schedule      string // five-field cron; empty: none
+	Timeout       int    // seconds. Default: 15
+	Disabled      bool
+	NoLogging     bool
+	Entrypoint    string // on update, empty keeps it
+	Commands      string
+	Scopes        []string
+	Specification string // slug. Default: DefaultSpecification
+
+	InstallationID        string
+	ProviderRepositoryID  string
+	ProviderBranch        string
+	ProviderSilentMode    bool
+	ProviderRootDirectory string
+	// Template deploys a template at create.
+	Template Template
+}
+
+// DefaultTimeout is the timeout of a function that asks for none, in seconds.
+const DefaultTimeout = 15
+
+// Template names the code a function starts with.
+type Template struct{ Repository, Owner, RootDirectory, Version string }
+
+// DeployParams describe a source archive to deploy.
+type DeployParams struct {
+	// Source is a gzipped tar with the code at its root. Size is its length in
+	// bytes, or -1 if unknown.
+	Source io.Reader
+	Size   int64
+	// Activate makes the deployment the active one when its build is ready,
+	// unless a newer one is active by then.
+	Activate   bool
+	Entrypoint string  // Default: the function's
+	Commands   *string // Default (nil): the function's
+	Type       string  // "manual" (default), "cli"
+}
+
+// Chunk is one part of a source archive that comes in parts. Source holds the bytes
+// Start to End (inclusive) of Total.
+type Chunk struct {
+	DeployParams
+	DeploymentID      string // empty in the first part that arrives, unless the caller chose it
+	Start, End, Total int64
+}
+
+// Source is an open source archive; the caller closes it.
+type Source struct {
+	io.ReadSeekCloser
+	Size     int64 // bytes
+	Modified time.Time
+}
+
+// ExecuteParams describe a request to a function.
+type ExecuteParams struct {
+	Method  string // Default: "GET" without a body, else "POST"
+	Path    string // with the query. Default: "/"
+	Headers []Header
+	Body    []byte
+	// Async queues the execution and returns at once. ScheduledAt, in the
+	// future, queues it for then; it needs Async.
+	Async       bool
+	ScheduledAt time.Time
+	ClientIP    string
+}
+
+// ExecuteResult is an execution and, if it was synchronous, its whole answer.
+type ExecuteResult struct {
+	Execution
+	ResponseHeaders []Header // all of them
+	ResponseBody    []byte
+}
+
+// StreamRequest is a request to a function whose answer is passed on as it is produced.
+type StreamRequest struct {
+	Method   string
+	Path     string // with the query
+	Headers  []Header
+	Body     io.Reader // at most Limits.RequestBody bytes are read
+	ClientIP string
+}
+
+// ResponseWriter takes an answer while the function produces it: the head
+// once, then the body.
+type ResponseWriter interface {
+	Head(status int, headers []Header) error
+	Write(p []byte) (int, error)
+}
+
+// Variable is one environment variable of a function.
+type Variable struct {
+	Project    string
+	ID         string
+	FunctionID string
+	CreatedAt  time.Time
+	UpdatedAt  time.Time
+	Key        string
+	Value      string
+}

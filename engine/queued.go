@@ -1,0 +1,120 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"time"
+
+	"github.com/fnkit/fnkit/internal/groupcommit"
+	"github.com/fnkit/fnkit/store"
+)
+
+// busyDelay is how long a queued execution waits that found no room.
+const busyDelay = time.Second
+
+// runQueued runs the execution of a claimed row and settles it.
+func (e *Engine) runQueued(ctx context.Context, c store.Claimed[Execution]) {
+	x := c.Row
+	by, out, err := e.runClaimed(ctx, &x)
+	if errors.Is(context.Cause(ctx), errLeaseLost) {
+		return // somebody else has it, or it was deleted
+	}
+	switch {
+	case err != nil:
+		e.postpone(&x, err)
+	case out.interrupted:
+		x = c.Row
+		x.Status, x.ReadyAt, x.UpdatedAt = store.ExecutionWaiting, e.now(), e.now()
+	}
+	s := &runSettlement{Settlement: store.Settlement[Execution]{Lease: c.Lease, Row: x}}
+	if err := e.settles.Add(context.WithoutCancel(ctx), s); err != nil {
+		e.cfg.Logger.Error("settle execution", "execution", x.ID, "error", err)
+		return
+	}
+	if s.lost || !x.Status.Final() {
+		return
+	}
+	e.Project(x.Project).emit(context.WithoutCancel(ctx), by, "functions."+x.FunctionID+".executions."+x.ID+".update", x)
+}
+
+// runClaimed makes the call of a queued execution and records the result in x.
+// An error means that it did not run.
+func (e *Engine) runClaimed(ctx context.Context, x *Execution) (Actor, outcome, error) {
+	p, err := e.secrets.openPayload(*x)
+	if err != nil {
+		return System, outcome{}, err
+	}
+	k, err := e.resolve(ctx, x.Project, x.FunctionID)
+	if err == nil {
+		err = k.runnable()
+	}
+	if err != nil {
+		return p.Actor, outcome{}, err
+	}
+	a := newAnswer(e.cfg.Limits, nil)
+	c, err := e.prepare(ctx, k, x, p.Actor, p.IP, a)
+	if err != nil {
+		return p.Actor, outcome{}, err
+	}
+	c.headers = append(append(callerHeaders(p.Headers), c.headers...), Header{Name: "content-length", Value: itoa(int64(len(p.Body)))})
+	c.body = bytes.NewReader(p.Body)
+	out, err := e.invoke(ctx, c)
+	if err == nil && !out.interrupted {
+		e.record(x, c, out)
+	}
+	return p.Actor, out, err
+}
+
+// postpone decides about an execution that did not run: what may pass is tried
+// again later, what cannot be helped fails.
+func (e *Engine) postpone(x *Execution, err error) {
+	now := e.now()
+	x.UpdatedAt = now
+	var known *Error
+	if errors.As(err, &known) && (known.Kind == NotFound || known.Kind == Invalid) {
+		x.Status, x.ReadyAt, x.ResponseStatusCode, x.Errors = store.ExecutionFailed, time.Time{}, 500, known.Message
+		e.observe.executed(*x)
+		return
+	}
+	if known == nil {
+		e.cfg.Logger.Error("run execution", "execution", x.ID, "error", err)
+		if x.Attempt >= maxRunAttempts {
+			x.Status, x.ReadyAt, x.ResponseStatusCode = store.ExecutionFailed, time.Time{}, 500
+			x.Errors = "The execution failed with an internal error (" + e.logged("run execution", err) + ")."
+			e.observe.executed(*x)
+			return
+		}
+	}
+	x.Status, x.ReadyAt = store.ExecutionWaiting, now.Add(busyDelay)
+}
+
+// maxRunAttempts is how often an execution is tried whose instance cannot be
+// started.
+const maxRunAttempts = 5
+
+// runSettlement is the settlement of one execution, on its way through a group.
+type runSettlement struct {
+	store.Settlement[Execution]
+	lost bool // the lease was
+}
+
+// newSettles groups the settlement of queued executions.
+func (e *Engine) newSettles() *groupcommit.Group[*runSettlement] {
+	g := groupcommit.New(func(ctx context.Context, rows []*runSettlement) error {
+		batch := make([]store.Settlement[Execution], len(rows))
+		for i, r := range rows {
+			batch[i] = r.Settlement
+		}
+		lost, err := e.store.Runs().Settle(ctx, batch)
+		for _, l := range lost {
+			for _, r := range rows {
+				r.lost = r.lost || r.Lease == l
+			}
+		}
+		return err
+	})
+	g.Size = func(s *runSettlement) int { return executionSize(s.Row) }
+	g.Whole = func(err error) bool { return errors.Is(err, store.ErrUnavailable) }
+	return g
+}

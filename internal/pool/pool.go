@@ -1,0 +1,443 @@
+// Package pool hands out call slots on instances: it starts instances when
+// callers wait for them, one start for many callers, keeps within caps per
+// key, per project and in all, and makes room when one is needed elsewhere.
+//
+// All state is behind one mutex, and every change ends in dispatch, the only
+// place that decides: serve who waits, start, make room.
+package pool
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+)
+
+var (
+	// ErrBusy: too many callers wait already.
+	ErrBusy = errors.New("pool: too many callers are waiting")
+	// ErrStopped: the pool takes no more callers.
+	ErrStopped = errors.New("pool: stopped")
+)
+
+// Config are the limits of a pool and what it needs to end instances.
+type Config struct {
+	Max     int // instances in all, those that start or stop included
+	PerKey  int // instances of one key
+	Waiting int // callers waiting for one key
+	// Residency is how long a busy instance may stay before it is drained so
+	// that others get their share.
+	Residency time.Duration
+	Now       func() time.Time
+	// Stop ends an instance; the pool calls it on a goroutine of its own, once
+	// for each instance, after its last call.
+	Stop func(id string)
+}
+
+// Key says which instances can replace each other.
+type Key struct{ Project, Name string }
+
+// Target is what a caller wants a slot on.
+type Target struct {
+	Key        Key
+	PerProject int // instances the project may have
+	Capacity   int // calls one instance takes at once
+	// Start makes an instance and returns its id. It runs on a goroutine of the
+	// pool's, on the pool's context.
+	Start func(ctx context.Context) (id string, err error)
+}
+
+// Pool hands out slots; see New. It is safe for concurrent use.
+type Pool struct {
+	cfg    Config
+	ctx    context.Context // of starts
+	cancel context.CancelFunc
+
+	mu      sync.Mutex
+	groups  map[Key]*group
+	held    map[string]int // instances by project
+	hungry  []*group       // want another instance, in turn
+	total   int
+	freeing int // draining or stopping: room on its way
+	stopped bool
+	empty   chan struct{} // closed once stopped and nothing is left
+}
+
+// group is the instances and waiters of one key.
+type group struct {
+	Target
+	live     []*Instance // those that take calls
+	size     int         // live, starting, draining and stopping
+	starting int
+	failed   bool      // the last start failed: the next caller tries again
+	waiters  list.List // of *waiter
+	queued   bool      // is in hungry
+}
+
+// Instance is a live instance; a caller holds one slot of it.
+type Instance struct {
+	ID       string
+	group    *group
+	busy     int
+	born     time.Time
+	idle     time.Time // since when, if busy is 0
+	draining bool
+	stopping bool
+}
+
+type waiter struct {
+	place *list.Element // nil once served
+	out   chan served   // has room for one
+}
+
+type served struct {
+	in  *Instance
+	err error
+}
+
+// New returns an empty pool.
+func New(c Config) *Pool {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Pool{cfg: c, ctx: ctx, cancel: cancel, groups: map[Key]*group{}, held: map[string]int{}, empty: make(chan struct{})}
+}
+
+// Acquire returns an instance with a slot for one call; the caller must give
+// it back with Release. It fails with ErrBusy, ErrStopped, ctx's error, or the
+// error of the start it waited for.
+func (p *Pool) Acquire(ctx context.Context, t Target) (*Instance, error) {
+	p.mu.Lock()
+	if p.stopped {
+		p.mu.Unlock()
+		return nil, ErrStopped
+	}
+	g := p.groups[t.Key]
+	if g == nil {
+		g = &group{}
+		p.groups[t.Key] = g
+	}
+	g.Target = t
+	if in := g.free(); in != nil && g.waiters.Len() == 0 {
+		in.busy++
+		p.mu.Unlock()
+		return in, nil
+	}
+	if g.waiters.Len() >= p.cfg.Waiting {
+		p.mu.Unlock()
+		return nil, ErrBusy
+	}
+	w := &waiter{out: make(chan served, 1)}
+	w.place = g.waiters.PushBack(w)
+	g.failed = false
+	p.dispatch(g)
+	p.mu.Unlock()
+	select {
+	case s := <-w.out:
+		return s.in, s.err
+	case <-ctx.Done():
+		return nil, p.leave(g, w, ctx.Err())
+	}
+}
+
+// leave takes a waiter out that does not wait any more. If it was served at
+// the same moment, the slot goes back.
+func (p *Pool) leave(g *group, w *waiter, why error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if w.place != nil {
+		g.waiters.Remove(w.place)
+		p.dispatch(g)
+	} else if s := <-w.out; s.in != nil {
+		p.release(s.in, true)
+	}
+	return why
+}
+
+// Release gives a slot back. keep false retires the instance: it takes no new
+// calls and is stopped after its last one.
+func (p *Pool) Release(in *Instance, keep bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.release(in, keep)
+}
+
+func (p *Pool) release(in *Instance, keep bool) {
+	in.busy--
+	if in.busy == 0 {
+		in.idle = p.cfg.Now()
+	}
+	if !keep || in.draining {
+		p.drain(in)
+	}
+	p.dispatch(in.group)
+}
+
+// EvictIdle stops the instances that have been idle since before t, and
+// returns when the next one will have been idle as long as they.
+func (p *Pool) EvictIdle(t time.Time) (next time.Time, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, g := range p.groups {
+		for _, in := range slices.Clone(g.live) {
+			switch {
+			case in.busy > 0:
+			case !in.idle.After(t):
+				p.drain(in)
+			case !ok || in.idle.Before(next):
+				next, ok = in.idle, true
+			}
+		}
+	}
+	return next, ok
+}
+
+// Retire drains every instance whose key the function selects.
+func (p *Pool) Retire(which func(Key) bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for k, g := range p.groups {
+		if which(k) {
+			for _, in := range slices.Clone(g.live) {
+				p.drain(in)
+			}
+			p.dispatch(g)
+		}
+	}
+}
+
+// Len returns how many instances there are, those that start or stop included.
+func (p *Pool) Len() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.total
+}
+
+// Close refuses new callers, fails those who wait, and stops every instance:
+// idle ones at once, busy ones after their last call. The channel is closed
+// when all are gone. It may be called again.
+func (p *Pool) Close() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stopped {
+		return p.empty
+	}
+	p.stopped = true
+	p.cancel()
+	for _, g := range p.hungry {
+		g.queued = false
+	}
+	p.hungry = nil
+	for _, g := range p.groups {
+		g.serveAll(served{err: ErrStopped})
+		for _, in := range slices.Clone(g.live) {
+			p.drain(in)
+		}
+	}
+	if p.total == 0 {
+		close(p.empty)
+	}
+	return p.empty
+}
+
+// dispatch serves g's waiters in turn, then gives instances to hungry groups as
+// long as there is room or room can be made.
+func (p *Pool) dispatch(g *group) {
+	for g.waiters.Len() > 0 {
+		in := g.free()
+		if in == nil {
+			break
+		}
+		in.busy++
+		g.serve(served{in: in})
+	}
+	p.enqueue(g)
+	for {
+		h := p.nextHungry()
+		if h == nil {
+			break
+		}
+		if p.total >= p.cfg.Max {
+			if p.freeing >= len(p.hungry) || !p.makeRoom(h) {
+				break
+			}
+			continue
+		}
+		p.dequeue(h)
+		p.start(h)
+		p.enqueue(h)
+	}
+	p.forget(g)
+}
+
+// enqueue puts a group that wants another instance at the end of the turn.
+func (p *Pool) enqueue(g *group) {
+	if !g.queued && p.wants(g) {
+		g.queued = true
+		p.hungry = append(p.hungry, g)
+	}
+}
+
+func (p *Pool) dequeue(g *group) {
+	g.queued = false
+	p.hungry = slices.DeleteFunc(p.hungry, func(h *group) bool { return h == g })
+}
+
+// wants reports whether g may grow, and has more waiters than the instances
+// that are starting will serve.
+func (p *Pool) wants(g *group) bool {
+	return !p.stopped && !g.failed && g.size < p.cfg.PerKey && p.held[g.Key.Project] < g.PerProject &&
+		g.waiters.Len() > g.starting*g.Capacity
+}
+
+// nextHungry returns the group whose project holds least, ties by turn, and
+// drops those that do not want any more.
+func (p *Pool) nextHungry() *group {
+	var best *group
+	for _, g := range slices.Clone(p.hungry) {
+		if !p.wants(g) {
+			p.dequeue(g)
+			p.forget(g)
+		} else if best == nil || p.held[g.Key.Project] < p.held[best.Key.Project] {
+			best = g
+		}
+	}
+	return best
+}
+
+// makeRoom stops the instance that has been idle longest, or drains the oldest
+// busy one among those who hold more than h would.
+func (p *Pool) makeRoom(h *group) bool {
+	var idle, busy *Instance
+	for _, g := range p.groups {
+		for _, in := range g.live {
+			switch {
+			case in.busy == 0 && g.waiters.Len() == 0:
+				if idle == nil || in.idle.Before(idle.idle) {
+					idle = in
+				}
+			case g != h && p.outweighs(g, h) && p.cfg.Now().Sub(in.born) >= p.cfg.Residency:
+				if busy == nil || in.born.Before(busy.born) {
+					busy = in
+				}
+			}
+		}
+	}
+	switch {
+	case idle != nil:
+		p.drain(idle)
+	case busy != nil:
+		p.drain(busy)
+	default:
+		return false
+	}
+	return true
+}
+
+// outweighs reports whether h should have an instance of g's: it has none while
+// g's side has several, or the shares become more even.
+func (p *Pool) outweighs(g, h *group) bool {
+	a, b := p.held[g.Key.Project], p.held[h.Key.Project]
+	if g.Key.Project == h.Key.Project {
+		a, b = g.size, h.size
+	}
+	return a > b+1 || h.size == 0 && a > b || h.size == 0 && g.size > 1 && a >= b
+}
+
+func (p *Pool) start(g *group) {
+	g.starting++
+	g.size++
+	p.total++
+	p.held[g.Key.Project]++
+	start := g.Start
+	go func() {
+		id, err := start(p.ctx)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.started(g, id, err)
+	}()
+}
+
+// started takes note of the end of a start. One that failed fails the waiters
+// only if nothing else can serve them.
+func (p *Pool) started(g *group, id string, err error) {
+	g.starting--
+	if err != nil {
+		g.failed = true
+		if len(g.live) == 0 && g.starting == 0 {
+			g.serveAll(served{err: err})
+		}
+		p.gone(g)
+	} else {
+		now := p.cfg.Now()
+		in := &Instance{ID: id, group: g, born: now, idle: now}
+		g.live = append(g.live, in)
+		if p.stopped {
+			p.drain(in)
+		}
+	}
+	p.dispatch(g)
+}
+
+// drain takes an instance out of service; it stops now or after its last call.
+func (p *Pool) drain(in *Instance) {
+	if !in.draining {
+		in.draining = true
+		in.group.live = slices.DeleteFunc(in.group.live, func(x *Instance) bool { return x == in })
+		p.freeing++
+	}
+	if in.busy > 0 || in.stopping {
+		return
+	}
+	in.stopping = true
+	go func() {
+		p.cfg.Stop(in.ID)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.freeing--
+		p.gone(in.group)
+		p.dispatch(in.group)
+	}()
+}
+
+// gone gives the room of an instance back.
+func (p *Pool) gone(g *group) {
+	g.size--
+	p.total--
+	if p.held[g.Key.Project]--; p.held[g.Key.Project] == 0 {
+		delete(p.held, g.Key.Project)
+	}
+	if p.stopped && p.total == 0 {
+		close(p.empty)
+	}
+}
+
+// forget drops a group that holds and wants nothing.
+func (p *Pool) forget(g *group) {
+	if g.size == 0 && g.waiters.Len() == 0 && !g.queued && p.groups[g.Key] == g {
+		delete(p.groups, g.Key)
+	}
+}
+
+// free returns an instance with a free slot. The first that has one fills up
+// before the next, so that those behind become idle.
+func (g *group) free() *Instance {
+	for _, in := range g.live {
+		if in.busy < g.Capacity {
+			return in
+		}
+	}
+	return nil
+}
+
+func (g *group) serve(s served) {
+	w := g.waiters.Remove(g.waiters.Front()).(*waiter)
+	w.place = nil
+	w.out <- s
+}
+
+func (g *group) serveAll(s served) {
+	for g.waiters.Len() > 0 {
+		g.serve(s)
+	}
+}
