@@ -93,7 +93,7 @@ func (ex *exchange) inline(body io.Reader) (p []byte, ok bool) {
 
 func (ex *exchange) start(head, body []byte, flags byte) error {
 	ex.pre = AppendHead(ex.pre[:0], head)
-	at, err := ex.c.w.send(ex.id, CALL, flags, ex.pre, body)
+	at, err := ex.c.w.send(Frame{ex.id, CALL, flags, ex.pre}, body)
 	if err != nil {
 		return ErrClosed
 	}
@@ -119,7 +119,7 @@ func (ex *exchange) receive(ctx context.Context) error {
 		if got.ended {
 			return got.err
 		}
-		if consumed += got.data; consumed >= Window/2 {
+		if consumed += got.data; consumed >= WindowSize/2 {
 			ex.grant(consumed)
 			consumed = 0
 		}
@@ -147,7 +147,7 @@ func (ex *exchange) grant(n int) {
 	ex.mu.Unlock()
 	var p [4]byte
 	binary.LittleEndian.PutUint32(p[:], uint32(n))
-	ex.c.w.send(ex.id, WINDOW, 0, p[:], nil)
+	ex.c.w.send(Frame{ex.id, WINDOW, 0, p[:]}, nil)
 }
 
 // end forgets the call, tells the harness if it does not know, and lets go of
@@ -169,7 +169,7 @@ func (ex *exchange) end(grace time.Duration, err error) Outcome {
 		out.Unsent = !sent || !ex.c.w.reached(at)
 	}
 	if err == nil && !uploaded && sent {
-		ex.c.w.send(id, RESET, End, nil, nil) // answered before all was uploaded
+		ex.c.w.send(Frame{id, RESET, End, nil}, nil) // answered before all was uploaded
 	}
 	if ex.stop == nil {
 		exchanges.Put(ex)
@@ -183,7 +183,7 @@ func (ex *exchange) reset(grace time.Duration) (over bool) {
 	if !ex.c.runs(ex.id) {
 		return true
 	}
-	ex.c.w.send(ex.id, RESET, End, nil, nil)
+	ex.c.w.send(Frame{ex.id, RESET, End, nil}, nil)
 	if grace > 0 {
 		timer := time.NewTimer(grace)
 		defer timer.Stop()

@@ -84,7 +84,7 @@ func (c *Conn) Bind(ctx context.Context, b Bind) (Bound, error) {
 	if len(p) > MaxFrame-headerSize {
 		return Bound{}, errors.New("environment too large")
 	}
-	if _, err := c.w.send(0, BIND, 0, p, nil); err != nil {
+	if _, err := c.w.send(Frame{Type: BIND, Payload: p}, nil); err != nil {
 		return Bound{}, c.reason()
 	}
 	var r Bound

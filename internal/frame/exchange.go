@@ -48,7 +48,7 @@ func newExchange(c *Conn, call Call, to Receiver) *exchange {
 	default:
 	}
 	*ex = exchange{
-		c: c, to: to, logging: call.Logging, credit: Window, sig: ex.sig, credits: ex.credits,
+		c: c, to: to, logging: call.Logging, credit: WindowSize, sig: ex.sig, credits: ex.credits,
 		pre: ex.pre[:0], body: small(ex.body), in: small(ex.in), out: small(ex.out),
 	}
 	if call.Body != nil && ex.credits == nil {
@@ -129,7 +129,7 @@ func (ex *exchange) onData(f Frame) error {
 	if !ex.hasHead || n > MaxData {
 		return malformed("%d bytes of body out of place", n)
 	}
-	if ex.owed += n; ex.owed > Window {
+	if ex.owed += n; ex.owed > WindowSize {
 		return malformed("window overrun")
 	}
 	ex.in = append(ex.in, f.Payload...)
@@ -215,7 +215,7 @@ func (ex *exchange) more(ctx context.Context, id uint32, body io.Reader, buf []b
 	}
 	ex.credit -= n
 	ex.uploaded = flags == End
-	if _, err = ex.c.w.send(id, DATA, flags, buf[:n], nil); err != nil {
+	if _, err = ex.c.w.send(Frame{id, DATA, flags, buf[:n]}, nil); err != nil {
 		err = ErrClosed
 	}
 	return flags, err

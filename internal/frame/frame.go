@@ -8,92 +8,136 @@ import (
 	"io"
 )
 
-// Type is the type of a frame.
-type Type uint8
-
-// The types of frames; the package comment says what they carry.
+// Limits of the channel.
 const (
-	Call   Type = 1
-	Head   Type = 2
-	Data   Type = 3
-	Window Type = 4
-	Reset  Type = 5
-	Log    Type = 6
-	Ready  Type = 7
-	Bind   Type = 8
-	Bound  Type = 9
+	MaxFrame   = 1 << 20   // of a frame, without its length field
+	MaxHead    = 65535     // of a JSON head
+	MaxData    = 64 << 10  // of the body bytes in one frame
+	WindowSize = 256 << 10 // DATA bytes of a call that may be under way in one direction
 )
 
-// End is the flag of the last frame of a direction of a call.
-const End = 1
+// Type says what a frame carries.
+type Type byte
 
-// Sizes of the protocol, in bytes.
+// The types of frames; the package comment tells what each is.
 const (
-	MaxFrame = 1 << 20   // what length may say at most
-	MaxData  = 64 << 10  // body bytes in one frame
-	MaxHead  = 1<<16 - 1 // JSON head
-	Credit   = 256 << 10 // window of a direction of a call
+	CALL Type = iota + 1
+	HEAD
+	DATA
+	WINDOW
+	RESET
+	LOG
+	READY
+	BIND
+	BOUND
 )
 
-const (
-	minFrame   = 6
-	headerSize = 4 + minFrame
-)
+// End is the flag that says that the sender has finished its direction of the call.
+const End byte = 1
 
-// ErrMalformed is wrapped by every error about what the other side sent.
-var ErrMalformed = errors.New("malformed frame")
+// ErrProtocol is wrapped by the errors that say what was malformed.
+var ErrProtocol = errors.New("protocol error")
 
-// Header is the fixed part of a frame.
-type Header struct {
-	ID    uint32
-	Type  Type
-	Flags uint8
-	Size  int // length of the payload
+// headerSize is what precedes a payload: length, id, type, flags.
+const headerSize = 10
+
+// Frame is one frame. Payload is valid until the next one is read.
+type Frame struct {
+	ID      uint32
+	Type    Type
+	Flags   byte
+	Payload []byte
 }
 
-// AppendHeader appends the fixed part of a frame to dst.
-func AppendHeader(dst []byte, h Header) []byte {
-	dst = binary.LittleEndian.AppendUint32(dst, uint32(minFrame+h.Size))
-	dst = binary.LittleEndian.AppendUint32(dst, h.ID)
-	return append(dst, byte(h.Type), h.Flags)
+// Append appends a frame whose payload is a followed by b.
+func Append(dst []byte, f Frame, b []byte) []byte {
+	dst = binary.LittleEndian.AppendUint32(dst, uint32(headerSize-4+len(f.Payload)+len(b)))
+	dst = binary.LittleEndian.AppendUint32(dst, f.ID)
+	dst = append(dst, byte(f.Type), f.Flags)
+	dst = append(dst, f.Payload...)
+	return append(dst, b...)
 }
 
-// Append appends a frame to dst. Its Size is the payload's length.
-func Append(dst []byte, h Header, payload []byte) []byte {
-	h.Size = len(payload)
-	return append(AppendHeader(dst, h), payload...)
+// AppendHead appends what a payload of CALL or HEAD begins with: head with its
+// length before it.
+func AppendHead(dst, head []byte) []byte {
+	dst = binary.LittleEndian.AppendUint16(dst, uint16(len(head)))
+	return append(dst, head...)
 }
 
-// ReadHeader reads the fixed part of a frame; the payload follows in r. It
-// returns io.EOF between frames, and io.ErrUnexpectedEOF inside one.
-func ReadHeader(r *bufio.Reader) (Header, error) {
-	b, err := r.Peek(headerSize)
+// SplitHead divides a payload of CALL or HEAD into head and body.
+func SplitHead(p []byte) (head, body []byte, err error) {
+	if len(p) < 2 {
+		return nil, nil, malformed("head of %d bytes", len(p))
+	}
+	n := int(binary.LittleEndian.Uint16(p))
+	if len(p) < 2+n {
+		return nil, nil, malformed("head longer than its frame")
+	}
+	return p[2 : 2+n], p[2+n:], nil
+}
+
+// Reader reads frames. Its memory is bounded by MaxFrame.
+type Reader struct {
+	r   *bufio.Reader
+	big []byte // for frames that do not fit the buffer
+	due int    // bytes of the last frame still in the buffer
+}
+
+// NewReader returns a Reader of r.
+func NewReader(r io.Reader) *Reader {
+	return &Reader{r: bufio.NewReaderSize(r, 32<<10)}
+}
+
+// Next returns the next frame: io.EOF at the end between two frames,
+// io.ErrUnexpectedEOF inside one, ErrProtocol for a bad length.
+func (r *Reader) Next() (Frame, error) {
+	r.r.Discard(r.due)
+	r.due = 0
+	h, err := r.r.Peek(headerSize)
 	if err != nil {
-		if errors.Is(err, io.EOF) && len(b) > 0 {
-			return Header{}, io.ErrUnexpectedEOF
+		if len(h) > 0 {
+			err = unexpected(err)
 		}
-		return Header{}, err
+		return Frame{}, err
 	}
-	length := binary.LittleEndian.Uint32(b)
-	if length < minFrame || length > MaxFrame {
-		return Header{}, fmt.Errorf("%w: length %d", ErrMalformed, length)
+	n := binary.LittleEndian.Uint32(h)
+	if n < headerSize-4 || n > MaxFrame {
+		return Frame{}, malformed("frame length %d", n)
 	}
-	h := Header{
-		ID: binary.LittleEndian.Uint32(b[4:]), Type: Type(b[8]), Flags: b[9],
-		Size: int(length) - minFrame,
-	}
-	_, err = r.Discard(headerSize)
-	return h, err
+	f := Frame{ID: binary.LittleEndian.Uint32(h[4:]), Type: Type(h[8]), Flags: h[9]}
+	r.r.Discard(headerSize)
+	f.Payload, err = r.payload(int(n) - (headerSize - 4))
+	return f, err
 }
 
-// Split takes the payload of a CALL or HEAD frame apart: JSON head, body bytes.
-func Split(payload []byte) (head, body []byte, err error) {
-	if len(payload) < 2 {
-		return nil, nil, fmt.Errorf("%w: no head", ErrMalformed)
+func (r *Reader) payload(n int) ([]byte, error) {
+	if n <= r.r.Size() {
+		p, err := r.r.Peek(n)
+		if err != nil {
+			return nil, unexpected(err)
+		}
+		r.due = n
+		return p, nil
 	}
-	n := int(binary.LittleEndian.Uint16(payload))
-	if 2+n > len(payload) {
-		return nil, nil, fmt.Errorf("%w: head of %d bytes in %d", ErrMalformed, n, len(payload))
+	if cap(r.big) < n {
+		r.big = make([]byte, n)
 	}
-	return payload[2 : 2+n], payload[2+n:], nil
+	p := r.big[:n]
+	if n > 2*MaxData {
+		r.big = nil // rare: not worth keeping
+	}
+	_, err := io.ReadFull(r.r, p)
+	return p, unexpected(err)
+}
+
+func unexpected(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+func malformed(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{ErrProtocol}, args...)...)
 }
