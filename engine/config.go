@@ -70,7 +70,7 @@ type Instances struct {
 	PerDeployment int           // Default: 4
 	Concurrency   int           // calls of one instance at once, at most; the runtime may allow fewer. Default: 100
 	Waiting       int           // callers waiting for an instance of one deployment; more are refused. Default: 1000
-	Wait          time.Duration // how long a caller waits for an instance. Default: 10 s
+	Wait          time.Duration // how long a caller waits for an instance, its start included. Default: 15 s
 	Idle          time.Duration // an instance without a call for so long is stopped. Default: 60 s
 }
 
@@ -148,7 +148,7 @@ func (c Config) withDefaults() Config {
 	in.PerDeployment = cmp.Or(in.PerDeployment, 4)
 	in.Concurrency = cmp.Or(in.Concurrency, 100)
 	in.Waiting = cmp.Or(in.Waiting, 1000)
-	in.Wait = cmp.Or(in.Wait, 10*time.Second)
+	in.Wait = cmp.Or(in.Wait, 15*time.Second)
 	in.Idle = cmp.Or(in.Idle, time.Minute)
 	w := &c.Work
 	w.Runs = cmp.Or(w.Runs, 64)

@@ -24,7 +24,7 @@ func (e *Engine) newPool() *pool.Pool {
 }
 
 // acquire returns an instance that has a slot for a call of k. It waits up to
-// Config.Instances.Wait, and for a start as long as that takes. Errors:
+// Config.Instances.Wait. Errors:
 // function_busy, general_service_unavailable, ctx's.
 func (e *Engine) acquire(ctx context.Context, k *known) (*pool.Instance, error) {
 	limits, err := e.projectLimits(ctx, k.fn.Project)
@@ -42,14 +42,16 @@ func (e *Engine) acquire(ctx context.Context, k *known) (*pool.Instance, error) 
 		Capacity:   max(1, min(in.Concurrency, k.rt.Concurrency)),
 		Start:      func(ctx context.Context) (string, error) { return e.startInstance(ctx, k) },
 	}
-	ctx, cancel := e.within(ctx, in.Wait+e.cfg.Limits.StartTimeout, errWaited)
+	ctx, cancel := e.within(ctx, in.Wait, errWaited)
 	defer cancel()
 	slot, err := e.pool.Acquire(ctx, target)
 	switch {
 	case err == nil:
 		return slot, nil
-	case errors.Is(err, pool.ErrBusy), context.Cause(ctx) == errWaited:
+	case errors.Is(err, pool.ErrBusy):
 		return nil, Errorf(TypeBusy, "")
+	case context.Cause(ctx) == errWaited:
+		return nil, Errorf(TypeBusy, "No instance of the function became free or ready within %s. Please try again after some time.", in.Wait)
 	case errors.Is(err, pool.ErrStopped):
 		return nil, errNotRunning()
 	}

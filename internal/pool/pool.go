@@ -60,7 +60,6 @@ type Pool struct {
 	held    map[string]int // instances by project
 	hungry  []*group       // want another instance, in turn
 	total   int
-	freeing int // draining or stopping: room on its way
 	stopped bool
 	empty   chan struct{} // closed once stopped and nothing is left
 }
@@ -71,6 +70,7 @@ type group struct {
 	live     []*Instance // those that take calls
 	size     int         // live, starting, draining and stopping
 	starting int
+	freeing  int       // draining or stopping: room on its way
 	failed   bool      // the last start failed: the next caller tries again
 	waiters  list.List // of *waiter
 	queued   bool      // is in hungry
@@ -189,6 +189,8 @@ func (p *Pool) EvictIdle(t time.Time) (next time.Time, ok bool) {
 			}
 		}
 	}
+	for p.advance() { // some may have stayed long enough by now
+	}
 	return next, ok
 }
 
@@ -252,20 +254,7 @@ func (p *Pool) dispatch(g *group) {
 		g.serve(served{in: in})
 	}
 	p.enqueue(g)
-	for {
-		h := p.nextHungry()
-		if h == nil {
-			break
-		}
-		if p.total >= p.cfg.Max {
-			if p.freeing >= len(p.hungry) || !p.makeRoom(h) {
-				break
-			}
-			continue
-		}
-		p.dequeue(h)
-		p.start(h)
-		p.enqueue(h)
+	for p.advance() {
 	}
 	p.forget(g)
 }
@@ -278,38 +267,63 @@ func (p *Pool) enqueue(g *group) {
 	}
 }
 
+// wants reports whether g may have another instance, room permitting, and has
+// more waiters than the instances that are starting will serve. A failed start
+// keeps it from growing while it has others to serve with.
+func (p *Pool) wants(g *group) bool {
+	return !p.stopped && g.size < p.cfg.PerKey && g.waiters.Len() > g.starting*g.Capacity &&
+		!(g.failed && len(g.live)+g.starting > 0)
+}
+
+// advance makes one step for the hungry: an instance starts where there is
+// room, or one is taken out of service where there is none. Projects that hold
+// least come first, ties by turn. It reports whether there may be another step.
+func (p *Pool) advance() bool {
+	for _, g := range slices.Clone(p.hungry) {
+		if !p.wants(g) {
+			p.dequeue(g)
+			p.forget(g)
+		}
+	}
+	order := slices.Clone(p.hungry)
+	slices.SortStableFunc(order, func(a, b *group) int { return p.held[a.Key.Project] - p.held[b.Key.Project] })
+	for _, h := range order {
+		if p.total < p.cfg.Max && !p.full(h) {
+			p.dequeue(h)
+			p.start(h)
+			p.enqueue(h)
+			return true
+		}
+	}
+	for _, h := range order {
+		if p.makeRoom(h) {
+			return true
+		}
+	}
+	return false
+}
+
+// full reports whether g's project has all the instances it may have.
+func (p *Pool) full(g *group) bool { return p.held[g.Key.Project] >= g.PerProject }
+
 func (p *Pool) dequeue(g *group) {
 	g.queued = false
 	p.hungry = slices.DeleteFunc(p.hungry, func(h *group) bool { return h == g })
 }
 
-// wants reports whether g may grow, and has more waiters than the instances
-// that are starting will serve.
-func (p *Pool) wants(g *group) bool {
-	return !p.stopped && !g.failed && g.size < p.cfg.PerKey && p.held[g.Key.Project] < g.PerProject &&
-		g.waiters.Len() > g.starting*g.Capacity
-}
-
-// nextHungry returns the group whose project holds least, ties by turn, and
-// drops those that do not want any more.
-func (p *Pool) nextHungry() *group {
-	var best *group
-	for _, g := range slices.Clone(p.hungry) {
-		if !p.wants(g) {
-			p.dequeue(g)
-			p.forget(g)
-		} else if best == nil || p.held[g.Key.Project] < p.held[best.Key.Project] {
-			best = g
-		}
-	}
-	return best
-}
-
-// makeRoom stops the instance that has been idle longest, or drains the oldest
-// busy one among those who hold more than h would.
+// makeRoom takes an instance out of service for h, unless enough are on their
+// way out: the one that has been idle longest, else the oldest busy one of
+// those who hold more than h would. If h's project is full it must be one of
+// the project's.
 func (p *Pool) makeRoom(h *group) bool {
+	within := func(g *group) bool { return !p.full(h) || g.Key.Project == h.Key.Project }
+	freeing := 0
 	var idle, busy *Instance
 	for _, g := range p.groups {
+		if !within(g) {
+			continue
+		}
+		freeing += g.freeing
 		for _, in := range g.live {
 			switch {
 			case in.busy == 0 && g.waiters.Len() == 0:
@@ -323,7 +337,15 @@ func (p *Pool) makeRoom(h *group) bool {
 			}
 		}
 	}
+	wanted := 0
+	for _, g := range p.hungry {
+		if within(g) {
+			wanted++
+		}
+	}
 	switch {
+	case freeing >= wanted:
+		return false
 	case idle != nil:
 		p.drain(idle)
 	case busy != nil:
@@ -384,7 +406,7 @@ func (p *Pool) drain(in *Instance) {
 	if !in.draining {
 		in.draining = true
 		in.group.live = slices.DeleteFunc(in.group.live, func(x *Instance) bool { return x == in })
-		p.freeing++
+		in.group.freeing++
 	}
 	if in.busy > 0 || in.stopping {
 		return
@@ -394,7 +416,7 @@ func (p *Pool) drain(in *Instance) {
 		p.cfg.Stop(in.ID)
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.freeing--
+		in.group.freeing--
 		p.gone(in.group)
 		p.dispatch(in.group)
 	}()
