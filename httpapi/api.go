@@ -115,6 +115,7 @@ func (a *API) serve(rt route) http.Handler {
 		a.writeHeaders(rec, r)
 		err := a.run(c)
 		if err != nil && rec.status != 0 {
+			a.logError(r, err)
 			panic(http.ErrAbortHandler) // too late for an error: let the client see the break
 		}
 		if err != nil {

@@ -101,7 +101,10 @@ func (a *API) logError(r *http.Request, err error) string {
 	if errors.Is(err, context.Canceled) {
 		level = slog.LevelDebug // the client is gone
 	}
-	a.opt.Logger.LogAttrs(r.Context(), level, "request failed",
-		slog.String("id", id), slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Any("error", errors.Join(err, errors.Unwrap(err))))
+	attrs := []slog.Attr{slog.String("id", id), slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Any("error", err)}
+	if e := new(engine.Error); errors.As(err, &e) && e.Unwrap() != nil {
+		attrs = append(attrs, slog.Any("cause", e.Unwrap()))
+	}
+	a.opt.Logger.LogAttrs(r.Context(), level, "request failed", attrs...)
 	return id
 }

@@ -156,15 +156,15 @@ func nest(pairs []pair) map[string]any {
 
 // splitName splits "a[b][]" into "a", "b", "".
 func splitName(name string) (path []string, ok bool) {
-	head, rest, _ := strings.Cut(name, "[")
+	head, rest, bracketed := strings.Cut(name, "[")
 	path = append(path, head)
-	for rest != "" {
+	for bracketed {
 		key, after, closed := strings.Cut(rest, "]")
 		if !closed || len(path) > maxNesting {
 			return nil, false
 		}
 		path = append(path, key)
-		rest = strings.TrimPrefix(after, "[")
+		rest, bracketed = strings.CutPrefix(after, "[")
 	}
 	return path, head != ""
 }

@@ -65,8 +65,6 @@ func (h *functionHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-var errBrokeOff = errors.New("the function's answer broke off")
-
 func (h *functionHandler) stream(out *streamWriter, r *http.Request) error {
 	by, err := h.actor(r)
 	if err != nil {
@@ -76,16 +74,13 @@ func (h *functionHandler) stream(out *streamWriter, r *http.Request) error {
 	if r.ContentLength > limit {
 		return &http.MaxBytesError{Limit: limit}
 	}
-	x, err := h.project.Stream(r.Context(), by, h.function, engine.StreamRequest{
+	_, err = h.project.Stream(r.Context(), by, h.function, engine.StreamRequest{
 		Method:   r.Method,
 		Path:     requestPath(r),
 		Headers:  requestHeaders(r),
 		Body:     http.MaxBytesReader(out.w, r.Body, limit),
 		ClientIP: h.api.clientIP(r),
 	}, out)
-	if err == nil && x.Status == "failed" && out.status != 0 && out.status < http.StatusInternalServerError {
-		err = errBrokeOff
-	}
 	return err
 }
 

@@ -72,14 +72,9 @@ func (a *API) deploy(c *call, function string, p engine.DeployParams, up *upload
 		p.Source, p.Size = up.code.section(0, up.code.size), up.code.size
 		return c.p.Deploy(ctx, c.by, function, p)
 	}
-	if id := c.r.Header.Get("X-Appwrite-ID"); id != "" {
-		if err := engine.CheckID(id); err != nil {
-			return engine.Deployment{}, engine.Errorf(engine.TypeArgument, "Invalid `X-Appwrite-ID` header: %s", err)
-		}
-		chunk.DeploymentID = id
-	}
 	p.Source, p.Size = chunk.Source, chunk.Size
 	chunk.DeployParams = p
+	chunk.DeploymentID = c.r.Header.Get("X-Appwrite-ID")
 	return c.p.DeployChunk(ctx, c.by, function, chunk)
 }
 
