@@ -1,0 +1,211 @@
+package procbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fnkit/fnkit/internal/frame"
+	"github.com/fnkit/fnkit/sandbox"
+)
+
+// instance is a process that runs a function.
+type instance struct {
+	info    sandbox.Instance
+	lang    *language
+	cmd     *exec.Cmd
+	conn    *frame.Conn
+	scratch string
+	output  tail
+	dead    chan struct{} // closed when the process group is gone and nothing is left
+
+	bound atomic.Bool // calls may come
+
+	mu     sync.Mutex
+	ending bool   // the Box ends it
+	reaped bool   // its process is gone
+	crash  string // how it ended by itself; set before dead is closed
+}
+
+// exitGrace is how long a process that closed its channel has to exit before it
+// is killed, so that its exit status can be told.
+const exitGrace = 100 * time.Millisecond
+
+// Start implements sandbox.Driver.
+func (b *Box) Start(ctx context.Context, spec sandbox.Spec) (sandbox.Instance, error) {
+	leave, err := b.enter()
+	if err != nil {
+		return sandbox.Instance{}, err
+	}
+	defer leave()
+	t, err := b.tool(spec.Runtime)
+	if err != nil {
+		return sandbox.Instance{}, err
+	}
+	ctx, cancel := b.within(ctx)
+	defer cancel()
+	began := time.Now()
+	i, err := b.launch(t, spec)
+	if err != nil {
+		return sandbox.Instance{}, fmt.Errorf("procbox: start %s: %w", spec.Runtime, err)
+	}
+	if err := b.bind(ctx, i, spec); err != nil {
+		b.end(i, "")
+		<-i.dead
+		if i.crash != "" {
+			err = fmt.Errorf("%w (%s)", err, i.crash)
+		}
+		return sandbox.Instance{}, fmt.Errorf("procbox: start %s: %w", spec.Runtime, err)
+	}
+	b.log.Debug("instance started", "instance", spec.ID, "function", spec.Function, "runtime", spec.Runtime, "took", time.Since(began))
+	return i.info, nil
+}
+
+// within ends ctx with the Box.
+func (b *Box) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(b.ctx, cancel)
+	return ctx, func() { stop(); cancel() }
+}
+
+// launch starts the process with its harness.
+func (b *Box) launch(t tool, spec sandbox.Spec) (*instance, error) {
+	args, err := b.command(t, spec)
+	if err != nil {
+		return nil, err
+	}
+	scratch, err := b.state.scratch()
+	if err != nil {
+		return nil, err
+	}
+	i := &instance{
+		lang: t.lang, scratch: scratch, dead: make(chan struct{}),
+		info: sandbox.Instance{
+			ID: spec.ID, Project: spec.Project, Function: spec.Function, Deployment: spec.Deployment,
+			Concurrency: spec.Concurrency,
+		},
+	}
+	if i.info.Concurrency <= 0 {
+		i.info.Concurrency = t.runtime.Concurrency
+	}
+	env := b.baseEnv(t, scratch)
+	if t.lang.file == "" {
+		env = overlay(env, spec.Env)
+	}
+	if err := b.run(i, args, env); err != nil {
+		return nil, errors.Join(err, b.state.release(scratch))
+	}
+	return i, nil
+}
+
+func (b *Box) command(t tool, spec sandbox.Spec) ([]string, error) {
+	if t.lang.file == "" {
+		return []string{program(spec.Dir)}, nil
+	}
+	file, err := b.state.harness(t.lang.file)
+	if err != nil {
+		return nil, err
+	}
+	args := append([]string{t.path}, t.lang.argv...)
+	return append(args, file), nil
+}
+
+// baseEnv is what the runtime itself needs.
+func (b *Box) baseEnv(t tool, scratch string) map[string]string {
+	return map[string]string{
+		"PATH": filepath.Dir(t.path) + string(os.PathListSeparator) + b.cfg.Path, "LANG": "C.UTF-8",
+		"HOME": filepath.Join(scratch, "home"), "TMPDIR": filepath.Join(scratch, "tmp"),
+	}
+}
+
+// overlay returns env with what more adds to it or overrides.
+func overlay(env, more map[string]string) map[string]string {
+	env = maps.Clone(env)
+	maps.Copy(env, more)
+	return env
+}
+
+func list(env map[string]string) []string {
+	var all []string
+	for k, v := range env {
+		all = append(all, k+"="+v)
+	}
+	return all
+}
+
+// run starts the process and the goroutines that watch it.
+func (b *Box) run(i *instance, args []string, env map[string]string) error {
+	host, child, err := channel()
+	if err != nil {
+		return err
+	}
+	defer child.Close()
+	i.cmd = &exec.Cmd{
+		Path: args[0], Args: args, Env: list(env), Dir: i.scratch, ExtraFiles: []*os.File{child},
+		Stdout: &i.output, Stderr: &i.output, SysProcAttr: ownGroup(), WaitDelay: exitGrace,
+	}
+	if err := b.admit(i); err != nil {
+		host.Close()
+		return err
+	}
+	if err := i.launch(host); err != nil {
+		host.Close()
+		b.remove(i)
+		close(i.dead)
+		b.active.Done()
+		return err
+	}
+	err = b.state.use(i.scratch, i.cmd.Process.Pid)
+	go b.watch(i)
+	go b.watchChannel(i)
+	if err != nil {
+		b.end(i, "")
+		<-i.dead
+	}
+	return err
+}
+
+// launch starts the process, unless the Box has ended it already.
+func (i *instance) launch(host *os.File) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.ending {
+		return errClosed
+	}
+	if err := i.cmd.Start(); err != nil {
+		return err
+	}
+	i.conn = frame.New(host)
+	return nil
+}
+
+// bind has the harness load the function's code.
+func (b *Box) bind(ctx context.Context, i *instance, spec sandbox.Spec) error {
+	if _, err := i.conn.Ready(ctx); err != nil {
+		return err
+	}
+	env := map[string]string{}
+	for _, kv := range i.cmd.Env {
+		k, v, _ := strings.Cut(kv, "=")
+		env[k] = v
+	}
+	bound, err := i.conn.Bind(ctx, frame.Bind{
+		Root: spec.Dir, Entrypoint: spec.Entrypoint, Env: overlay(env, spec.Env), Workers: i.info.Concurrency,
+	})
+	if err != nil {
+		return err
+	}
+	if bound.Error != "" {
+		b.log.Debug("code cannot be loaded", "instance", spec.ID, "function", spec.Function, "error", bound.Error)
+	}
+	i.bound.Store(true)
+	return nil
+}

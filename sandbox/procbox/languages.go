@@ -1,0 +1,66 @@
+package procbox
+
+import (
+	"context"
+	"path/filepath"
+
+	"github.com/fnkit/fnkit/sandbox/procbox/harness"
+)
+
+// language says how functions of a language are run. Adding a language is one
+// entry here and its harness.
+type language struct {
+	key      string   // of the runtime catalogue
+	commands []string // patterns of the interpreter's or compiler's file names
+	// probe makes the command print its version, and on a second line, if it
+	// knows, the path of the real executable.
+	probe []string
+	argv  []string // options before the harness file
+	file  string   // of the harness; empty: the build makes the program
+	// killsCall: on RESET the harness ends the call's process alone, and
+	// confirms with RESET.
+	killsCall bool
+	// build turns the source into a program, after the build commands.
+	build func(ctx context.Context, b harness.Build) (failure string, err error)
+	// env is added to the environment of build commands in dir.
+	env     func(dir string) map[string]string
+	install string // what to install where it is missing
+}
+
+var languages = []language{
+	{
+		key: "node", commands: []string{"node", "nodejs", "node[0-9]*"},
+		probe: []string{"-p", "process.versions.node+'\\n'+process.execPath"},
+		argv:  []string{"--no-warnings"}, file: "node.js",
+		install: "install Node.js 16 or newer (command node)",
+	},
+	{
+		key: "python", commands: []string{"python3", "python3.[0-9]*"},
+		probe: []string{"-I", "-S", "-c", "import sys,platform;print(platform.python_version());print(sys.executable)"},
+		argv:  []string{"-u"}, file: "python.py",
+		env: func(dir string) map[string]string {
+			return map[string]string{
+				"PIP_TARGET": filepath.Join(dir, ".fnkit", "site-packages"), "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore",
+			}
+		},
+		install: "install Python 3.8 or newer (command python3)",
+	},
+	{
+		key: "php", commands: []string{"php", "php[0-9]*"},
+		probe: []string{"-n", "-r", `echo PHP_VERSION,"\n",PHP_BINARY;`},
+		file:  "php.php", killsCall: true,
+		install: "install PHP 8.0 or newer with pcntl and posix (command php)",
+	},
+	{
+		key: "ruby", commands: []string{"ruby", "ruby[0-9]*"},
+		probe: []string{"--disable=gems", "-e", "require 'rbconfig'; puts RUBY_VERSION, RbConfig.ruby"},
+		file:  "ruby.rb", killsCall: true,
+		env: func(dir string) map[string]string {
+			return map[string]string{"BUNDLE_PATH": filepath.Join(dir, "vendor", "bundle")}
+		},
+		install: "install Ruby 3.0 or newer (command ruby)",
+	},
+}
+
+// program is where a compiled language's build leaves what Start runs.
+func program(dir string) string { return filepath.Join(dir, ".fnkit", "server") }

@@ -1,0 +1,23 @@
+//go:build !(linux || darwin || freebsd || netbsd || openbsd || dragonfly)
+
+package procbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"syscall"
+)
+
+func supported() error {
+	return fmt.Errorf("procbox: not available on %s: %w", runtime.GOOS, errors.ErrUnsupported)
+}
+
+func ownGroup() *syscall.SysProcAttr { return nil }
+
+func killGroup(int) {}
+
+func channel() (host, child *os.File, err error) { return nil, nil, supported() }
+
+func lockFile(*os.File) error { return supported() }

@@ -1,0 +1,157 @@
+package procbox
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/fnkit/fnkit/sandbox/procbox/harness"
+)
+
+// state is the directory of a Box:
+//
+//	lock          held by the owner
+//	harness/HASH  the harness programs
+//	run/NAME      a scratch directory: home and tmp of an instance or a build
+//	run/NAME.json the process group that uses it
+type state struct {
+	dir  string
+	lock *os.File
+}
+
+// record says which process group uses a scratch directory.
+type record struct {
+	Group int    `json:"group"`
+	Start string `json:"start"` // of its leader, so that another process of that number is let alone
+}
+
+func openState(dir string) (*state, error) {
+	if err := os.MkdirAll(filepath.Join(dir, "run"), 0o700); err != nil {
+		return nil, err
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := lockFile(lock); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("%s is in use: %w", dir, err)
+	}
+	s := &state{dir, lock}
+	if err := s.reap(); err != nil {
+		lock.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *state) close() error { return s.lock.Close() }
+
+// reap ends and removes what the last owner left; the lock says that it is dead.
+func (s *state) reap() error {
+	run := filepath.Join(s.dir, "run")
+	entries, err := os.ReadDir(run)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if filepath.Ext(e.Name()) != ".json" {
+			continue
+		}
+		var r record
+		text, err := os.ReadFile(filepath.Join(run, e.Name()))
+		if err == nil && json.Unmarshal(text, &r) == nil && r.Group > 1 {
+			killLeftover(r, filepath.Join(run, e.Name()[:len(e.Name())-len(".json")]))
+		}
+	}
+	for _, e := range entries {
+		if err := removeAll(filepath.Join(run, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// scratch makes a private directory with a home and a directory for temporary
+// files.
+func (s *state) scratch() (string, error) {
+	dir, err := os.MkdirTemp(filepath.Join(s.dir, "run"), "box-")
+	if err != nil {
+		return "", err
+	}
+	for _, sub := range []string{"home", "tmp"} {
+		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil {
+			return "", errors.Join(err, os.RemoveAll(dir))
+		}
+	}
+	return dir, nil
+}
+
+// use records the process group that uses a scratch directory.
+func (s *state) use(scratch string, pid int) error {
+	text, err := json.Marshal(record{pid, startTime(pid)})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(scratch+".json", text, 0o600)
+}
+
+// release removes a scratch directory whose processes are gone.
+func (s *state) release(scratch string) error {
+	return errors.Join(removeAll(scratch), removeAll(scratch+".json"))
+}
+
+// removeAll removes a tree, also directories that forbid it.
+func removeAll(path string) error {
+	err := os.RemoveAll(path)
+	if err == nil {
+		return nil
+	}
+	filepath.WalkDir(path, func(p string, d fs.DirEntry, err error) error {
+		if d != nil && d.IsDir() {
+			os.Chmod(p, 0o700)
+		}
+		return nil
+	})
+	return os.RemoveAll(path)
+}
+
+// harness returns the path of a harness program, which it writes first if it is
+// not there. Others cannot change it, and its name follows its content.
+func (s *state) harness(name string) (string, error) {
+	text, err := harness.Files.ReadFile(name)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(text)
+	dir := filepath.Join(s.dir, "harness", hex.EncodeToString(sum[:8]))
+	path := filepath.Join(dir, name)
+	if have, err := os.ReadFile(path); err == nil && string(have) == string(text) {
+		return path, nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	return path, writeFile(path, text)
+}
+
+// writeFile writes a file that is there only when it is whole.
+func writeFile(path string, text []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Chmod(0o400), f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+	}
+	return err
+}

@@ -1,0 +1,132 @@
+package procbox
+
+import (
+	"context"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fnkit/fnkit/sandbox"
+	"github.com/fnkit/fnkit/sandbox/procbox/harness"
+)
+
+// tool is an interpreter or compiler of this machine.
+type tool struct {
+	lang    *language
+	path    string
+	runtime sandbox.Runtime
+}
+
+// probeTimeout is how long a command may take to say its version.
+const probeTimeout = 20 * time.Second
+
+// findTools looks for the commands of all languages that have a harness. What
+// does not answer with a version is left out; of one version the first counts.
+func findTools(ctx context.Context, cfg Config) []tool {
+	found := make([][]tool, len(languages))
+	var probes sync.WaitGroup
+	for i := range languages {
+		if l := &languages[i]; cfg.wants(l.key) && l.available() {
+			probes.Go(func() { found[i] = l.find(ctx, cfg.Path) })
+		}
+	}
+	probes.Wait()
+	var all []tool
+	seen := map[string]bool{}
+	for _, tools := range found {
+		for _, t := range tools {
+			if !seen[t.runtime.ID] {
+				seen[t.runtime.ID] = true
+				all = append(all, t)
+			}
+		}
+	}
+	return all
+}
+
+func (l *language) available() bool {
+	if l.file == "" {
+		return l.build != nil
+	}
+	_, err := fs.Stat(harness.Files, l.file)
+	return err == nil
+}
+
+func (l *language) find(ctx context.Context, path string) []tool {
+	var tools []tool
+	seen := map[string]bool{}
+	for _, dir := range filepath.SplitList(path) {
+		for _, pattern := range l.commands {
+			names, _ := filepath.Glob(filepath.Join(dir, pattern))
+			for _, name := range names {
+				real, err := filepath.EvalSymlinks(name)
+				if err != nil || seen[real] || !commandName.MatchString(filepath.Base(name)) {
+					continue
+				}
+				seen[real] = true
+				if t, ok := l.ask(ctx, name, path); ok && !seen["run:"+t.path] {
+					seen["run:"+t.path] = true
+					tools = append(tools, t)
+				}
+			}
+		}
+	}
+	return tools
+}
+
+// commandName is what a command with a version in its name may look like;
+// "python3-config" is none.
+var commandName = regexp.MustCompile(`^[a-z]+[0-9.]*$`)
+
+var version = regexp.MustCompile(`[0-9]+\.[0-9]+(\.[0-9]+)?`)
+
+// ask has a command say its version and where it really is.
+func (l *language) ask(ctx context.Context, command, path string) (tool, bool) {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, command, l.probe...)
+	cmd.Env = []string{"PATH=" + path, "HOME=/", "LANG=C.UTF-8"}
+	out, err := cmd.Output()
+	if err != nil {
+		return tool{}, false
+	}
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	number := version.FindString(lines[0])
+	if number == "" {
+		return tool{}, false
+	}
+	if len(lines) > 1 && filepath.IsAbs(lines[1]) {
+		if _, err := os.Stat(lines[1]); err == nil {
+			command = lines[1]
+		}
+	}
+	return tool{l, command, sandbox.RuntimeFor(l.key, number, arch())}, true
+}
+
+// arch is the machine's architecture as runtimes name it.
+func arch() string {
+	if runtime.GOARCH == "amd64" {
+		return "x86"
+	}
+	return runtime.GOARCH
+}
+
+// lookPath finds a command in a list of directories.
+func lookPath(name, path string) (string, error) {
+	if filepath.IsAbs(name) {
+		return name, nil
+	}
+	for _, dir := range filepath.SplitList(path) {
+		file := filepath.Join(dir, name)
+		if st, err := os.Stat(file); err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
+			return file, nil
+		}
+	}
+	return "", &exec.Error{Name: name, Err: exec.ErrNotFound}
+}

@@ -1,0 +1,105 @@
+package procbox
+
+import (
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"time"
+
+	"github.com/fnkit/fnkit/internal/frame"
+)
+
+// admit counts the instance in; it fails once the Box is closed.
+func (b *Box) admit(i *instance) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return errClosed
+	}
+	if _, taken := b.instances[i.info.ID]; taken {
+		return fmt.Errorf("instance %q exists already", i.info.ID)
+	}
+	b.instances[i.info.ID] = i
+	b.active.Add(1)
+	return nil
+}
+
+var errClosed = errors.New("procbox: closed")
+
+func (b *Box) remove(i *instance) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.instances[i.info.ID] == i {
+		delete(b.instances, i.info.ID)
+	}
+}
+
+// end takes an instance out of service and kills its process group. why says
+// what it did wrong; empty: nothing, it is the Box that ends it. It does not
+// wait. An instance ends once.
+func (b *Box) end(i *instance, why string) {
+	b.remove(i)
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.ending || i.reaped {
+		return
+	}
+	i.ending, i.crash = true, why
+	if i.cmd.Process != nil {
+		killGroup(i.cmd.Process.Pid)
+	}
+}
+
+// watch waits for the process, then removes what is left of the instance.
+func (b *Box) watch(i *instance) {
+	defer b.active.Done()
+	err := i.cmd.Wait()
+	i.mu.Lock()
+	i.reaped = true
+	killGroup(i.cmd.Process.Pid) // what it started and left
+	crashed := !i.ending
+	if crashed {
+		i.crash = exitReason(err, i.output.String())
+	}
+	why := i.crash
+	i.mu.Unlock()
+	b.remove(i)
+	i.conn.Close()
+	if err := b.state.release(i.scratch); err != nil {
+		b.log.Warn("remove scratch directory", "instance", i.info.ID, "error", err)
+	}
+	if why != "" {
+		b.log.Warn("instance died", "instance", i.info.ID, "function", i.info.Function, "why", why)
+	}
+	close(i.dead)
+}
+
+// watchChannel kills the process when its channel is closed or abused.
+func (b *Box) watchChannel(i *instance) {
+	<-i.conn.Done()
+	if err := i.conn.Err(); errors.Is(err, frame.ErrProtocol) {
+		b.end(i, err.Error())
+		return
+	}
+	timer := time.NewTimer(exitGrace)
+	defer timer.Stop()
+	select {
+	case <-i.dead:
+	case <-timer.C:
+		b.end(i, "it closed its channel")
+	}
+}
+
+// exitReason says how a process ended, with the end of what it printed.
+func exitReason(err error, output string) string {
+	why := "exit status 0"
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		why = exit.Error()
+	}
+	if output = strings.TrimSpace(output); output != "" {
+		why += ": " + output
+	}
+	return why
+}
