@@ -1,0 +1,143 @@
+package sandboxtest
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/fnkit/fnkit/sandbox"
+)
+
+func (s *suite) capabilities(t *testing.T) {
+	c, err := s.Driver.Capabilities(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := func(r sandbox.Runtime) bool { return r.ID == s.Runtime && r.Key != "" && r.Concurrency > 0 }
+	if c.Driver == "" || !slices.ContainsFunc(c.Runtimes, known) {
+		t.Errorf("%+v has no name, or no runtime %s", c, s.Runtime)
+	}
+}
+
+func (s *suite) instances(t *testing.T) {
+	s.test(t, "list", func(t *testing.T) {
+		spec := s.spec()
+		s.startSpec(t, spec)
+		all, err := s.Driver.List(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		same := func(i sandbox.Instance) bool { return i.ID == spec.ID && i.Deployment == spec.Deployment }
+		if !slices.ContainsFunc(all, same) {
+			t.Errorf("%v has no %s", all, spec.ID)
+		}
+	})
+	s.test(t, "unknown-runtime", func(t *testing.T) {
+		spec := s.spec()
+		spec.Runtime = "cobol-60"
+		if _, err := s.Driver.Start(t.Context(), spec); !errors.Is(err, sandbox.ErrRuntime) {
+			t.Errorf("start: %v, want ErrRuntime", err)
+		}
+	})
+	s.test(t, "canceled-start", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		spec := s.spec()
+		if _, err := s.Driver.Start(ctx, spec); !errors.Is(err, context.Canceled) {
+			t.Errorf("start: %v, want the context's error", err)
+		}
+		s.gone(t, spec.ID)
+	})
+	s.test(t, "many", func(t *testing.T) {
+		var starts sync.WaitGroup
+		for range 4 {
+			starts.Go(func() {
+				if id := s.start(t); s.get(t, id, "/hello").status != 200 {
+					t.Error("no answer")
+				}
+			})
+		}
+		starts.Wait()
+	})
+	s.test(t, "directory", func(t *testing.T) {
+		want, err := filepath.EvalSymlinks(s.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.get(t, s.start(t), "/cwd").text(); got != want {
+			t.Errorf("runs in %s, want %s", got, want)
+		}
+	}, "cwd")
+}
+
+func (s *suite) builds(t *testing.T) {
+	build := func(ctx context.Context, t *testing.T, commands string) (dir, logs string, r sandbox.BuildResult, err error) {
+		dir = s.copy(t)
+		w := newLines()
+		r, err = s.Driver.Build(ctx, s.buildSpec(dir, commands), w)
+		return dir, w.String(), r, err
+	}
+	s.test(t, "commands", func(t *testing.T) {
+		dir, logs, r, err := build(t.Context(), t, `echo "out $FIXTURE"; echo err >&2; echo made > made.txt`)
+		if err != nil || r.Failure != "" || !strings.Contains(logs, "out välue\n") || !strings.Contains(logs, "err\n") {
+			t.Errorf("%+v, %v, logs %q", r, err, logs)
+		}
+		if text, err := os.ReadFile(filepath.Join(dir, "made.txt")); string(text) != "made\n" {
+			t.Errorf("%q, %v", text, err)
+		}
+	})
+	s.test(t, "command-fails", func(t *testing.T) {
+		_, logs, r, err := build(t.Context(), t, "echo before; exit 7")
+		if err != nil || r.Failure != "exit status 7" || logs != "before\n" {
+			t.Errorf("%+v, %v, logs %q, want exit status 7", r, err, logs)
+		}
+	}, "commands")
+	s.test(t, "build-canceled", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		w := newLines()
+		go func() {
+			<-w.first
+			cancel()
+		}()
+		_, err := s.Driver.Build(ctx, s.buildSpec(s.copy(t), "echo hangs; sleep 1000"), w)
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("%v, want the context's error", err)
+		}
+	}, "commands")
+	s.test(t, "build-unknown-runtime", func(t *testing.T) {
+		spec := s.buildSpec(s.copy(t), "")
+		spec.Runtime = "cobol-60"
+		if _, err := s.Driver.Build(t.Context(), spec, newLines()); !errors.Is(err, sandbox.ErrRuntime) {
+			t.Errorf("%v, want ErrRuntime", err)
+		}
+	})
+}
+
+// lines is a build log that tells when something was written.
+type lines struct {
+	mu    sync.Mutex
+	text  strings.Builder
+	once  sync.Once
+	first chan struct{}
+}
+
+func newLines() *lines { return &lines{first: make(chan struct{})} }
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.once.Do(func() { close(l.first) })
+	return l.text.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}

@@ -1,0 +1,214 @@
+package sandboxtest
+
+import (
+	"context"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/fnkit/fnkit/sandbox"
+)
+
+// Target is a driver and a function for it. Run may be called for several
+// targets of one driver. Closing the driver is the caller's, in a t.Cleanup.
+type Target struct {
+	Driver     sandbox.Driver
+	Runtime    string
+	Source     string // directory with the function; it is copied; empty: the driver needs none
+	Entrypoint string
+	Lacks      []string // what the function or the driver has not: paths and names of subtests
+}
+
+// Run runs the suite.
+func Run(t *testing.T, target Target) {
+	s := newSuite(t, target)
+	t.Run("capabilities", s.capabilities)
+	t.Run("answers", s.answers)
+	t.Run("logs", s.logs)
+	t.Run("failures", s.failures)
+	t.Run("ends", s.ends)
+	t.Run("bodies", s.bodies)
+	t.Run("instances", s.instances)
+	t.Run("builds", s.builds)
+}
+
+// Benchmark measures warm calls of "/hello", by calls in flight.
+func Benchmark(b *testing.B, target Target) {
+	s := newSuite(b, target)
+	for _, c := range []int{1, 8, 64} {
+		b.Run("c="+strconv.Itoa(c), func(b *testing.B) {
+			id := s.start(b)
+			s.get(b, id, "/hello")
+			b.ReportAllocs()
+			b.SetParallelism(max(1, c/2)) // of GOMAXPROCS
+			b.ResetTimer()
+			s.spread(b, id, c)
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "calls/s")
+		})
+	}
+}
+
+// spread makes b.N calls from c goroutines.
+func (s *suite) spread(b *testing.B, id string, c int) {
+	var left atomic.Int64
+	left.Store(int64(b.N))
+	done := make(chan error, c)
+	for range c {
+		go func() {
+			var err error
+			for err == nil && left.Add(-1) >= 0 {
+				_, err = s.Driver.Invoke(context.Background(), id, request("/hello"), discard{})
+			}
+			done <- err
+		}()
+	}
+	for range c {
+		if err := <-done; err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// patience is how long a test waits for what must happen.
+const patience = 20 * time.Second
+
+// suite is a target that was built.
+type suite struct {
+	Target
+	dir string // the artefact
+}
+
+var environment = map[string]string{"FIXTURE": "välue", "EMPTY": ""}
+
+func newSuite(t testing.TB, target Target) *suite {
+	t.Helper()
+	s := &suite{Target: target}
+	s.dir = s.copy(t)
+	var logs strings.Builder
+	r, err := s.Driver.Build(t.Context(), s.buildSpec(s.dir, ""), &logs)
+	if err != nil || r.Failure != "" {
+		t.Fatalf("build: %+v, %v\n%s", r, err, logs.String())
+	}
+	return s
+}
+
+// copy returns a fresh copy of the source.
+func (s *suite) copy(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	if s.Source != "" {
+		if err := os.CopyFS(dir, os.DirFS(s.Source)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+var serial atomic.Int64
+
+func newID(kind string) string { return kind + "-" + strconv.FormatInt(serial.Add(1), 10) }
+
+func (s *suite) buildSpec(dir, commands string) sandbox.BuildSpec {
+	return sandbox.BuildSpec{
+		ID: newID("build"), Runtime: s.Runtime, Dir: dir, Entrypoint: s.Entrypoint, Commands: commands,
+		Env: environment, CPUs: 1, Memory: 512 << 20,
+	}
+}
+
+func (s *suite) spec() sandbox.Spec {
+	return sandbox.Spec{
+		ID: newID("instance"), Project: "shop", Function: "fixture", Deployment: "d1", Runtime: s.Runtime,
+		Dir: s.dir, Entrypoint: s.Entrypoint, Env: environment, CPUs: 1, Memory: 512 << 20,
+	}
+}
+
+// start starts an instance, which is stopped when the test ends.
+func (s *suite) start(t testing.TB) string {
+	t.Helper()
+	return s.startSpec(t, s.spec())
+}
+
+func (s *suite) startSpec(t testing.TB, spec sandbox.Spec) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	i, err := s.Driver.Start(ctx, spec)
+	if err != nil {
+		t.Fatalf("start: %v", err)
+	}
+	if i.ID != spec.ID || i.Project != spec.Project || i.Function != spec.Function || i.Deployment != spec.Deployment || i.Concurrency < 1 {
+		t.Errorf("started %+v for %+v", i, spec)
+	}
+	t.Cleanup(func() {
+		if err := s.Driver.Stop(context.Background(), spec.ID); err != nil {
+			t.Errorf("stop: %v", err)
+		}
+	})
+	return spec.ID
+}
+
+// has skips the test if the target lacks one of the names.
+func (s *suite) has(t testing.TB, names ...string) {
+	t.Helper()
+	for _, n := range names {
+		if slices.Contains(s.Lacks, n) {
+			t.Skipf("%s has no %s", s.Runtime, n)
+		}
+	}
+}
+
+// test runs a subtest in parallel, unless the target lacks one of the names.
+func (s *suite) test(t *testing.T, name string, f func(t *testing.T), needs ...string) {
+	t.Run(name, func(t *testing.T) {
+		s.has(t, append(needs, name)...)
+		t.Parallel()
+		f(t)
+	})
+}
+
+func request(path string) sandbox.Request {
+	return sandbox.Request{Method: "GET", Path: path, Logging: true}
+}
+
+func post(path, contentType string, body io.Reader) sandbox.Request {
+	r := request(path)
+	r.Method, r.Body = "POST", body
+	r.Headers = []sandbox.Header{{Name: "content-type", Value: contentType}}
+	return r
+}
+
+// call makes a call that must end by itself.
+func (s *suite) call(t testing.TB, id string, r sandbox.Request) *Recorder {
+	t.Helper()
+	rec := s.calling(t.Context(), id, r)
+	rec.wait(t)
+	if rec.err != nil || rec.result.Crash != "" || rec.result.Aborted != "" {
+		t.Fatalf("%s: %v, %+v; logs %q %q", r.Path, rec.err, rec.result, rec.Logs(sandbox.Stdout), rec.Logs(sandbox.Stderr))
+	}
+	return rec
+}
+
+func (s *suite) get(t testing.TB, id, path string) *Recorder {
+	t.Helper()
+	return s.call(t, id, request(path))
+}
+
+// calling begins a call.
+func (s *suite) calling(ctx context.Context, id string, r sandbox.Request) *Recorder {
+	rec := newRecorder()
+	s.begin(ctx, id, r, rec, rec)
+	return rec
+}
+
+// begin begins a call whose response goes to a sink; how it ends goes to rec.
+func (s *suite) begin(ctx context.Context, id string, r sandbox.Request, to sandbox.Sink, rec *Recorder) {
+	go func() {
+		rec.result, rec.err = s.Driver.Invoke(ctx, id, r, to)
+		close(rec.over)
+	}()
+}
