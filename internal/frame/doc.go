@@ -38,7 +38,7 @@
 //
 // # JSON
 //
-// CALL head:
+// CALL head, in ASCII:
 //
 //	{"m":"POST",            method
 //	 "p":"/a?b=c",          path with query
@@ -68,6 +68,7 @@
 // # Ends
 //
 // The harness exits when the channel closes. The host ends a call with RESET; a
-// harness that can kill that call's code alone does; otherwise it drops what
-// the call still produces, and the host decides whether the process must die.
+// harness that can kill that call's code alone does, and confirms it with a RESET of
+// its own for that id within 60 ms; otherwise it drops what the call still
+// produces, and the host decides whether the process must die.
 package frame

@@ -17,6 +17,12 @@
 // Descriptor 3 is for the harness alone: it is marked close-on-exec, so that
 // commands started by user code do not inherit it.
 //
+// What build commands install for Python lies in root/.fnkit/site-packages, which
+// the harness puts on the module path; Ruby's bundle in root/vendor/bundle.
+//
+// Output of user code that is waiting to be sent is bounded: a harness drops log
+// lines, and says so in a line, rather than let them fill its memory.
+//
 // # Compiled languages
 //
 // A build step turns the source into the program Dir/.fnkit/server, which is
