@@ -1,0 +1,421 @@
+package httpapi_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/benbjohnson/clock"
+
+	"github.com/fnkit/fnkit/engine"
+	"github.com/fnkit/fnkit/sandbox"
+	"github.com/fnkit/fnkit/sandbox/fnbox"
+)
+
+func TestExecutionModel(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	fn := s.deployed(t, "hello")
+	a := s.execute(t, fn, "path", "/p?a=1", "method", "PUT", "headers", map[string]any{"Content-Type": "text/plain", "X-Other": "1"}, "body", "hi").ok(http.StatusCreated)
+	shown := regexp.MustCompile(`"duration":[0-9.]+`).ReplaceAllString(undated(a.raw), `"duration":D`)
+	want := `{"$id":"` + a.id() + `","$createdAt":"T","$updatedAt":"T","$permissions":[],"functionId":"` + fn + `","trigger":"http","status":"completed",` +
+		`"requestMethod":"PUT","requestPath":"/p?a=1","requestHeaders":[{"name":"Content-Type","value":"text/plain"}],"responseStatusCode":200,` +
+		`"responseBody":"hello","responseHeaders":[{"name":"x-more","value":"1"},{"name":"content-type","value":"text/plain; charset=utf-8"},{"name":"content-length","value":"5"}],` +
+		`"logs":"a line\n","errors":"","duration":D,"scheduledAt":null}`
+	if shown != want {
+		t.Errorf("got\n%s\nwant\n%s", shown, want)
+	}
+	stored := s.get(t, "/functions/"+fn+"/executions/"+a.id()).ok(200)
+	if stored.text("responseBody") != "" || strings.Contains(string(stored.raw), "x-more") || stored.text("logs") != "a line\n" {
+		t.Errorf("stored: %s", stored.raw)
+	}
+}
+
+// What the function sees of the request.
+func TestExecutionRequest(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	fn := s.deployed(t, "echo")
+	type echo struct{ Method, Path, Body string }
+	for name, c := range map[string]struct {
+		settings []any
+		want     echo
+	}{
+		"nothing":         {nil, echo{"GET", "/", ""}},
+		"body":            {[]any{"body", "x"}, echo{"POST", "/", "x"}},
+		"body zero":       {[]any{"body", "0"}, echo{"POST", "/", "0"}},
+		"body with NUL":   {[]any{"body", "a\x00b"}, echo{"POST", "/", "a\x00b"}},
+		"method and path": {[]any{"method", "DELETE", "path", "x?y=z"}, echo{"DELETE", "/x?y=z", ""}},
+		"headers as text": {[]any{"headers", `{"x-mine":"1"}`}, echo{"GET", "/", ""}},
+		"async false":     {[]any{"async", "0", "body", "é"}, echo{"POST", "/", "é"}},
+	} {
+		var got echo
+		a := s.execute(t, fn, c.settings...).ok(201)
+		if err := json.Unmarshal([]byte(a.text("responseBody")), &got); err != nil || got != c.want {
+			t.Errorf("%s: got %s (%v)", name, a.text("responseBody"), err)
+		}
+	}
+}
+
+func TestExecutionParams(t *testing.T) {
+	t.Parallel()
+	const limit = 1000
+	s := newServer(t, func(u *setup) { u.cfg.Limits.RequestBody = limit })
+	fn := s.deployed(t, "echo")
+	tooLong := "Value must be a valid string and no longer than 1000 chars"
+	path := "Value must be a valid string and at least 1 chars and no longer than 2048 chars"
+	notMethod := "Value must be one of (GET, POST, PUT, PATCH, DELETE, OPTIONS)"
+	for _, p := range []param{
+		{"body", strings.Repeat("b", limit), ""},
+		{"body", strings.Repeat("\x00", limit), ""},
+		{"body", strings.Repeat("b", limit+1), tooLong},
+		{"body", map[string]any{}, tooLong},
+		{"body", 5, tooLong},
+		{"async", "maybe", notBool},
+		{"async", 2, notBool},
+		{"async", []any{}, notBool},
+		{"path", "/" + strings.Repeat("p", 2047), ""},
+		{"path", "/" + strings.Repeat("p", 2048), path},
+		{"path", "", path},
+		{"path", 5, path},
+		{"method", "OPTIONS", ""},
+		{"method", "get", notMethod},
+		{"method", "HEAD", notMethod},
+		{"method", 5, notMethod},
+		{"headers", "", "*"},
+		{"headers", []any{"a"}, "*"},
+		{"headers", 5, "*"},
+		{"headers", true, "*"},
+		{"headers", `["a"]`, "*"},
+		{"headers", "no JSON", ""},
+		{"headers", []any{}, ""},
+		{"headers", "{}", ""},
+		{"headers", map[string]any{"x": strings.Repeat("v", 70000)}, "*"},
+		{"headers", strings.Repeat("v", 65536), "*"},
+		{"scheduledAt", "tomorrow", "*"},
+		{"scheduledAt", "", "*"},
+		{"scheduledAt", 5, "*"},
+		{"scheduledAt", "2020-01-01T00:00:00.000+00:00", "*"},
+	} {
+		expectParam(t, p, s.execute(t, fn, p.name, p.value), http.StatusCreated)
+	}
+	message := `Invalid headers: Alphanumeric characters or hyphens only, cannot start with "x-appwrite", maximum 100 keys, and total size 16384.`
+	headers := func(n int) map[string]any {
+		h := map[string]any{}
+		for i := range n {
+			h[fmt.Sprintf("h%d", i)] = "v"
+		}
+		return h
+	}
+	for name, h := range map[string]map[string]any{
+		"100": headers(100), "number": {"a": 5, "b": true}, "size": {"x": strings.Repeat("v", 16382)}, "hyphen": {"a-b": "1"}, "one letter": {"a": ""},
+	} {
+		if a := s.execute(t, fn, "headers", h); a.status != 201 {
+			t.Errorf("%s: %s", name, a.raw)
+		}
+	}
+	for name, h := range map[string]map[string]any{
+		"101": headers(101), "size": {"x": strings.Repeat("v", 16383)}, "empty": {"": "v"}, "leading hyphen": {"-a": "v"}, "trailing hyphen": {"a-": "v"}, "underscore": {"a_b": "v"},
+		"colon": {"a:b": "v"}, "reserved": {"x-appwrite-key": "v"}, "reserved, upper case": {"X-Appwrite-User-Id": "v"}, "digits": {"123": "v"}, "list": {"a": []any{"v"}},
+		"object": {"a": map[string]any{}}, "null": {"a": nil}, "line break": {"a": "b\r\nc: d"},
+	} {
+		t.Run("headers "+name, func(t *testing.T) {
+			s.execute(t, fn, "headers", h).ok(400).fails("general_argument_invalid", message)
+		})
+	}
+	// Existence errors come after those of parameters, permissions last.
+	s.execute(t, "nobody", "headers", map[string]any{"_": "v"}).fails("general_argument_invalid", message)
+	s.execute(t, "nobody").ok(404).fails("function_not_found")
+	s.post(t, "/functions/"+fn+"/executions", `{"body":"`+strings.Repeat(`\u0000`, limit)+`"}`).ok(201)
+	s.post(t, "/functions/"+fn+"/executions", `{"body":"`+strings.Repeat("b", 6*limit+1<<20)+`"}`).ok(400).fails("general_bad_request")
+}
+
+// What stands in the way of an execution, in its order.
+func TestExecutionPreconditions(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	fn := s.create(t, "echo", "execute", []string{})
+	guest := s.guest()
+	guest.execute(t, fn).ok(404).fails("deployment_not_found", "Deployment not found. Create a deployment before trying to execute a function")
+	s.deploy(t, fn)
+	guest.execute(t, fn).ok(401).fails("user_unauthorized", "No permissions provided for action 'execute'")
+	s.execute(t, fn).ok(201)
+	disabled := s.deployed(t, "echo", "enabled", false)
+	guest.execute(t, disabled).ok(404).fails("function_not_found")
+	s.user(alice).execute(t, disabled).ok(404).fails("function_not_found")
+	s.execute(t, disabled).ok(201)
+	s.user(alice).get(t, "/functions/"+disabled+"/executions").ok(404).fails("function_not_found")
+	s.execute(t, fn, "scheduledAt", "2999-01-01T00:00:00.000+00:00").ok(400).fails("general_bad_request")
+}
+
+// bareBox is a sandbox that has lost its runtimes.
+type bareBox struct{ *fnbox.Box }
+
+func (b bareBox) Capabilities(ctx context.Context) (sandbox.Capabilities, error) {
+	c, err := b.Box.Capabilities(ctx)
+	c.Runtimes = nil
+	return c, err
+}
+
+// A function whose runtime this machine has not is known and does not run.
+func TestExecuteWithoutRuntime(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	fn := s.deployed(t, "echo")
+	elsewhere := newServer(t, func(u *setup) { u.cfg.Store, u.cfg.Sandbox = s.eng.Config().Store, bareBox{fnbox.New(nil)} })
+	elsewhere.get(t, "/functions/"+fn).ok(200)
+	elsewhere.execute(t, fn).ok(404).fails("function_runtime_unsupported", `Runtime "`+runtimeID+`" is not supported`)
+}
+
+// Roles decide what users and guests may execute; keys may everything.
+func TestExecuteRoles(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	callers := map[string]client{"guest": s.guest(), "alice": s.user(alice), "bob": s.user(bob), "key": s.with("X-Appwrite-Key", execKey)}
+	for role, may := range map[string]string{
+		"": "key", "any": "guest alice bob key", "guests": "guest key", "users": "alice bob key", "users/verified": "alice key", "users/unverified": "bob key",
+		"user:alice": "alice key", "user:bob/verified": "key", "team:red": "alice key", "team:red/owner": "alice key", "team:red/member": "key", "label:vip": "alice key", "member:m": "key",
+	} {
+		execute := []string{}
+		if role != "" {
+			execute = append(execute, role)
+		}
+		fn := s.deployed(t, "echo", "execute", execute)
+		for who, c := range callers {
+			a := c.execute(t, fn)
+			if allowed := strings.Contains(" "+may+" ", " "+who+" "); allowed != (a.status == 201) || !allowed && a.body["type"] != "user_unauthorized" {
+				t.Errorf("%s as %s: %d %s", role, who, a.status, a.raw)
+			}
+		}
+	}
+}
+
+// Users see their own executions, without logs; keys see all.
+func TestExecutionVisibility(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	fn := s.deployed(t, "hello")
+	base := "/functions/" + fn + "/executions"
+	mine := s.user(alice).execute(t, fn).ok(201)
+	theirs := s.user(bob).execute(t, fn).ok(201)
+	if mine.text("logs") != "" || fmt.Sprint(mine.body["$permissions"]) != `[read("user:alice")]` || mine.text("responseBody") != "hello" {
+		t.Errorf("got %s", mine.raw)
+	}
+	s.guest().execute(t, fn).ok(201)
+	s.execute(t, fn).ok(201)
+	if a := s.get(t, base).ok(200); a.int("total") != 4 {
+		t.Errorf("key: %s", a.raw)
+	}
+	a := s.user(alice).get(t, base).ok(200)
+	if a.int("total") != 1 || a.ids("executions")[0] != mine.id() || a.list("executions")[0]["logs"] != "" {
+		t.Errorf("alice: %s", a.raw)
+	}
+	if a := s.user(alice).get(t, base+"/"+mine.id()).ok(200); a.text("logs") != "" {
+		t.Errorf("alice: %s", a.raw)
+	}
+	if a := s.get(t, base+"/"+mine.id()).ok(200); a.text("logs") != "a line\n" {
+		t.Errorf("key: %s", a.raw)
+	}
+	s.user(alice).get(t, base+"/"+theirs.id()).ok(404).fails("execution_not_found")
+	s.get(t, base+"/nobody").ok(404).fails("execution_not_found")
+	other := s.create(t, "echo")
+	s.get(t, "/functions/"+other+"/executions/"+mine.id()).ok(404).fails("execution_not_found")
+	s.do(t, "DELETE", "/functions/"+other+"/executions/"+mine.id(), nil).ok(404).fails("execution_not_found")
+	s.do(t, "DELETE", base+"/"+mine.id(), nil).ok(204)
+	s.do(t, "DELETE", base+"/"+mine.id(), nil).ok(404).fails("execution_not_found")
+}
+
+func TestAsyncExecution(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	fn := s.deployed(t, "hello")
+	base := "/functions/" + fn + "/executions/"
+	for _, async := range []any{true, "true", "1", 1} {
+		a := s.execute(t, fn, "async", async).ok(http.StatusAccepted)
+		if a.text("status") != "waiting" || a.text("responseBody") != "" || a.int("responseStatusCode") != 0 {
+			t.Errorf("got %s", a.raw)
+		}
+		if done := s.await(t, base+a.id(), "completed"); done.int("responseStatusCode") != 200 || done.text("logs") != "a line\n" {
+			t.Errorf("got %s", done.raw)
+		}
+	}
+}
+
+func TestScheduledExecution(t *testing.T) {
+	t.Parallel()
+	mock := clock.NewMock()
+	mock.Set(time.Date(2026, 3, 1, 12, 0, 30, 0, time.UTC))
+	s := newServer(t, func(u *setup) { u.idle, u.cfg.Clock = true, mock })
+	fn := s.create(t, "hello")
+	// Without the engine running nothing is built; what is refused is refused all the same.
+	for at, ok := range map[string]bool{
+		"2026-03-01T12:02:00.000+00:00": true, "2026-03-01T12:02:00Z": true, "2026-03-01T14:02:00+02:00": true, "2026-03-01 12:02:00": true,
+		"2026-03-01T12:01:00.000+00:00": false, "2026-03-01T12:01:30Z": false, "2026-03-01T12:02:01Z": false, "2026-03-01T12:02:00.001Z": false, "2026-02-30T00:00:00Z": false,
+	} {
+		a := s.execute(t, fn, "async", true, "scheduledAt", at)
+		want := map[bool]string{true: "deployment_not_found", false: "general_argument_invalid"}[ok]
+		if a.body["type"] != want {
+			t.Errorf("%s: %s", at, a.raw)
+		}
+	}
+	s.execute(t, fn, "scheduledAt", "2026-03-01T12:01:00Z").fails("general_argument_invalid",
+		"Invalid `scheduledAt` param: Value must be valid date at least 60 seconds in the future and with minutes precision between 0000-01-01 00:00:00 and 9999-12-31 23:59:59.")
+}
+
+func TestScheduleAndDelete(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	fn := s.deployed(t, "hello")
+	a := s.user(alice).execute(t, fn, "async", true, "scheduledAt", "2999-01-01T00:00:00.000+00:00").ok(http.StatusAccepted)
+	if a.text("status") != "scheduled" || a.text("scheduledAt") != "2999-01-01T00:00:00.000+00:00" || a.text("trigger") != "schedule" {
+		t.Errorf("got %s", a.raw)
+	}
+	s.do(t, "DELETE", "/functions/"+fn+"/executions/"+a.id(), nil).ok(204)
+	s.get(t, "/functions/"+fn+"/executions/"+a.id()).ok(404).fails("execution_not_found")
+}
+
+// What waits or runs cannot be deleted.
+func TestDeleteOngoingExecution(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	fn := s.deployed(t, "gate")
+	gate, _ := newGate(t)
+	a := s.execute(t, fn, "async", true, "body", gate).ok(202)
+	s.do(t, "DELETE", "/functions/"+fn+"/executions/"+a.id(), nil).ok(400).fails("execution_in_progress")
+}
+
+func TestFailedExecutions(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, func(u *setup) { u.cfg.Limits.SyncTimeout, u.cfg.Limits.ResponseBody = 100*time.Millisecond, 1000 })
+	for code, want := range map[string]string{"fail": "failed 500", "notfound": "completed 404", "status42": "failed 500", "crlf": "failed 500", "big": "failed 500"} {
+		a := s.execute(t, s.deployed(t, code)).ok(201)
+		if got := fmt.Sprintf("%s %d", a.text("status"), a.int("responseStatusCode")); got != want || want == "failed 500" && a.text("errors") == "" {
+			t.Errorf("%s: %s", code, a.raw)
+		}
+	}
+	s.execute(t, s.deployed(t, "block")).ok(408).fails("function_synchronous_timeout")
+}
+
+// Who would wait too long for an instance is told so.
+func TestBusy(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, func(u *setup) {
+		u.cfg.Instances = engine.Instances{Max: 1, PerDeployment: 1, Concurrency: 1, Wait: 20 * time.Millisecond}
+	})
+	fn := s.deployed(t, "gate")
+	gate, _ := newGate(t)
+	first := s.execute(t, fn, "async", true, "body", gate).ok(202)
+	s.await(t, "/functions/"+fn+"/executions/"+first.id(), "processing")
+	if a := s.execute(t, fn).ok(429).fails("function_busy"); a.header.Get("Retry-After") == "" {
+		t.Errorf("got %v", a.header)
+	}
+}
+
+// Bodies that are no text come back in a multipart answer only.
+func TestMultipartAnswer(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	fn := s.deployed(t, "binary")
+	s.execute(t, fn).ok(400).fails("general_unknown")
+	if a := s.get(t, "/functions/"+fn+"/executions").ok(200); a.int("total") != 1 {
+		t.Errorf("it did run: %s", a.raw)
+	}
+	for _, accept := range []string{"multipart/form-data", "multipart/*", "text/html, multipart/form-data", "multipart/form-data, application/json"} {
+		fields, contentType := multipartFields(t, s.with("Accept", accept).execute(t, fn).ok(201))
+		if !regexp.MustCompile(`^multipart/form-data; boundary=-{29}[0-9a-f]{13}$`).MatchString(contentType) {
+			t.Errorf("content type %q", contentType)
+		}
+		if !bytes.Equal(fields["responseBody"], everyByte) {
+			t.Errorf("got %d bytes", len(fields["responseBody"]))
+		}
+		for name, want := range map[string]string{"functionId": fn, "status": "completed", "responseStatusCode": "200", "$permissions": "[]", "scheduledAt": "", "requestHeaders": "[]"} {
+			if string(fields[name]) != want {
+				t.Errorf("%s: %q, want %q", name, fields[name], want)
+			}
+		}
+		if !json.Valid(fields["responseHeaders"]) || len(fields) != 17 {
+			t.Errorf("%d fields, headers %s", len(fields), fields["responseHeaders"])
+		}
+	}
+	text := s.deployed(t, "hello")
+	for _, accept := range []string{"", "*/*", "application/json", "application/*", "application/json, multipart/form-data", "text/html"} {
+		if a := s.with("Accept", accept).execute(t, text).ok(201); a.text("responseBody") != "hello" {
+			t.Errorf("Accept %q: %s", accept, a.raw)
+		}
+	}
+}
+
+func multipartFields(t *testing.T, a answer) (map[string][]byte, string) {
+	t.Helper()
+	contentType := a.header.Get("Content-Type")
+	_, params, err := mime.ParseMediaType(contentType)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := map[string][]byte{}
+	for mr := multipart.NewReader(bytes.NewReader(a.raw), params["boundary"]); ; {
+		p, err := mr.NextRawPart()
+		if err == io.EOF {
+			return fields, contentType
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fields[p.FormName()], err = io.ReadAll(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestMultipartRequest(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	fn := s.deployed(t, "mirror")
+	body, contentType := form{activate: "-", fields: map[string]string{
+		"body": string(everyByte), "headers": `{"content-type":"application/octet-stream"}`, "async": "false", "path": "/x",
+	}}.encode(t)
+	a := s.with("Content-Type", contentType, "Accept", "multipart/form-data").post(t, "/functions/"+fn+"/executions", body).ok(201)
+	if fields, _ := multipartFields(t, a); !bytes.Equal(fields["responseBody"], everyByte) {
+		t.Errorf("got %q", fields["responseBody"])
+	}
+	bracketed := s.with("Content-Type", "application/x-www-form-urlencoded").post(t, "/functions/"+s.deployed(t, "echo")+"/executions", "headers[content-type]=a/b&body=x").ok(201)
+	if !strings.Contains(string(bracketed.raw), `"requestHeaders":[{"name":"content-type","value":"a/b"}]`) {
+		t.Errorf("got %s", bracketed.raw)
+	}
+}
+
+// The key that a function is handed works on the API, for its scopes.
+func TestDynamicKey(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	fn := s.deployed(t, "key", "scopes", []string{"functions.read"})
+	key := s.execute(t, fn).ok(201).text("responseBody")
+	if !strings.HasPrefix(key, "dynamic_") {
+		t.Fatalf("got %q", key)
+	}
+	back := s.with("X-Appwrite-Key", key)
+	back.get(t, "/functions").ok(200)
+	back.do(t, "DELETE", "/functions/"+fn, nil).ok(401).fails("general_unauthorized_scope")
+	back.with("X-Appwrite-Project", "elsewhere").get(t, "/functions").ok(401).fails("user_unauthorized")
+	s.with("X-Appwrite-Key", key+"x").get(t, "/functions").ok(401).fails("user_unauthorized")
+}
+
+func TestClientAddress(t *testing.T) {
+	t.Parallel()
+	for trust, want := range map[bool]string{false: "127.0.0.1", true: "203.0.113.9"} {
+		s := newServer(t, func(u *setup) { u.opt.TrustProxy = trust })
+		fn := s.deployed(t, "address")
+		if got := s.with("X-Forwarded-For", "203.0.113.9, 10.0.0.1").execute(t, fn).ok(201).text("responseBody"); got != want {
+			t.Errorf("trust %v: %q, want %q", trust, got, want)
+		}
+	}
+}

@@ -1,0 +1,116 @@
+package httpapi_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/fnkit/fnkit/sandbox/fnbox"
+)
+
+const runtimeID = fnbox.RuntimeID
+
+// everyByte is a body that is no text.
+var everyByte = func() []byte {
+	b := make([]byte, 256)
+	for i := range b {
+		b[i] = byte(i)
+	}
+	return b
+}()
+
+// functions are the code that the tests deploy, by entrypoint.
+var functions = fnbox.Funcs{
+	"echo": func(_ context.Context, c *fnbox.Context) error {
+		path := c.Req.Path
+		if c.Req.QueryString != "" {
+			path += "?" + c.Req.QueryString
+		}
+		return c.JSON(200, map[string]string{"method": c.Req.Method, "path": path, "body": c.Req.Text()})
+	},
+	"hello": func(_ context.Context, c *fnbox.Context) error {
+		c.Log("a line")
+		c.SetHeader("x-more", "1")
+		return c.Text(200, "hello")
+	},
+	"mirror": func(_ context.Context, c *fnbox.Context) error { return c.Binary(200, c.Req.Body) },
+	"request": func(_ context.Context, c *fnbox.Context) error {
+		var b strings.Builder
+		fmt.Fprintf(&b, "%s %s?%s %s\n", c.Req.Method, c.Req.Path, c.Req.QueryString, c.Req.Text())
+		for _, name := range slices.Sorted(maps.Keys(c.Req.Headers)) {
+			fmt.Fprintf(&b, "%s: %s\n", name, c.Req.Headers[name])
+		}
+		return c.Text(200, b.String())
+	},
+	"cookies": func(_ context.Context, c *fnbox.Context) error {
+		c.AddHeader("set-cookie", "a=1")
+		c.AddHeader("set-cookie", "b=2")
+		return c.Text(http.StatusTeapot, "tea")
+	},
+	"stream": func(ctx context.Context, c *fnbox.Context) error {
+		if err := c.Head(200); err != nil {
+			return err
+		}
+		if _, err := c.Write([]byte("first\n")); err != nil {
+			return err
+		}
+		passGate(ctx, c.Req.Text())
+		_, err := c.Write([]byte("second\n"))
+		return err
+	},
+	"gate": func(ctx context.Context, c *fnbox.Context) error {
+		passGate(ctx, c.Req.Text())
+		return c.Text(200, "")
+	},
+	"breakoff": func(_ context.Context, c *fnbox.Context) error {
+		if err := c.Head(200); err != nil {
+			return err
+		}
+		if _, err := c.Write([]byte("half")); err != nil {
+			return err
+		}
+		return errors.New("no more")
+	},
+	"block":    func(ctx context.Context, _ *fnbox.Context) error { <-ctx.Done(); return ctx.Err() },
+	"fail":     func(context.Context, *fnbox.Context) error { return errors.New("on purpose") },
+	"notfound": func(_ context.Context, c *fnbox.Context) error { return c.Text(404, "") },
+	"status42": func(_ context.Context, c *fnbox.Context) error { return c.Text(42, "") },
+	"crlf": func(_ context.Context, c *fnbox.Context) error {
+		c.SetHeader("x-bad", "a\r\nx-evil: 1")
+		return c.Text(200, "")
+	},
+	"big":    func(_ context.Context, c *fnbox.Context) error { return c.Text(200, strings.Repeat("x", 1001)) },
+	"binary": func(_ context.Context, c *fnbox.Context) error { return c.Binary(200, everyByte) },
+	"key":    func(_ context.Context, c *fnbox.Context) error { return c.Text(200, c.Req.Headers["x-appwrite-key"]) },
+	"address": func(_ context.Context, c *fnbox.Context) error {
+		return c.Text(200, c.Req.Headers["x-appwrite-client-ip"])
+	},
+}
+
+// gates hold functions up until a test opens them.
+var gates sync.Map
+
+// newGate returns the name of a gate that is shut, and what opens it; it opens
+// at the end of the test at the latest.
+func newGate(t *testing.T) (name string, open func()) {
+	t.Helper()
+	gate := make(chan struct{})
+	open = sync.OnceFunc(func() { close(gate) })
+	gates.Store(t.Name(), gate)
+	t.Cleanup(open)
+	return t.Name(), open
+}
+
+func passGate(ctx context.Context, name string) {
+	gate, _ := gates.Load(name)
+	select {
+	case <-gate.(chan struct{}):
+	case <-ctx.Done():
+	}
+}

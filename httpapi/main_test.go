@@ -1,0 +1,46 @@
+package httpapi_test
+
+import (
+	"flag"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// TestMain fails a complete run that left a described error of an operation
+// untried, or a goroutine behind.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	code := m.Run()
+	if run := flag.Lookup("test.run").Value.String(); code == 0 && run == "" && flag.Lookup("test.fuzz").Value.String() == "" && flag.Lookup("test.list").Value.String() == "" {
+		if missing := untried(); len(missing) > 0 {
+			fmt.Printf("no test met these errors:\n%s\n", strings.Join(missing, "\n"))
+			code = 1
+		}
+	}
+	http.DefaultClient.CloseIdleConnections()
+	if err := goleak.Find(goleak.IgnoreTopFunction("net/http.(*persistConn).writeLoop")); code == 0 && err != nil {
+		fmt.Println(err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// untried are the errors of operations that are described and no test met.
+func untried() (missing []string) {
+	doc, _ := description()
+	for _, item := range doc.Paths.Map() {
+		for _, op := range item.Operations() {
+			for _, typ := range errorsOf(op) {
+				if _, met := seen.Load(op.OperationID + " " + typ); !met {
+					missing = append(missing, op.OperationID+" "+typ)
+				}
+			}
+		}
+	}
+	return missing
+}
