@@ -33,7 +33,7 @@ type writer struct {
 	err      error
 	room     chan struct{} // closed when there is room again; nil: nobody waits
 	queued   uint64        // bytes ever appended
-	written  uint64        // bytes ever taken by the socket
+	offered  uint64        // of them, those the socket took, or may have taken
 
 	stalled chan []byte // cap 1; to the goroutine: what it writes first
 }
@@ -67,9 +67,13 @@ func (w *writer) send(f Frame, b []byte) (at uint64, err error) {
 func (w *writer) wait(ctx context.Context) error {
 	for {
 		w.mu.Lock()
-		if w.err != nil || len(w.buf) < roomy {
-			defer w.mu.Unlock()
-			return w.err
+		if w.err != nil {
+			w.mu.Unlock()
+			return ErrClosed
+		}
+		if len(w.buf) < roomy {
+			w.mu.Unlock()
+			return nil
 		}
 		if w.room == nil {
 			w.room = make(chan struct{})
@@ -84,11 +88,11 @@ func (w *writer) wait(ctx context.Context) error {
 	}
 }
 
-// reached reports whether any byte from position at on was taken by the socket.
+// reached reports whether any byte from position at on may have left.
 func (w *writer) reached(at uint64) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.written > at
+	return w.offered > at
 }
 
 // flush writes what is in the buffer, and what comes meanwhile. w.mu is held,
@@ -104,8 +108,8 @@ func (w *writer) flush() {
 		w.mu.Unlock()
 		done, err := w.try(out)
 		w.mu.Lock()
-		w.written += uint64(done)
 		if err != nil {
+			w.offered -= uint64(len(out) - done)
 			w.fail(err)
 		}
 		if done < len(out) && w.err == nil {
@@ -133,8 +137,8 @@ func (w *writer) drain(out []byte) {
 	for {
 		n, err := w.w.Write(out)
 		w.mu.Lock()
-		w.written += uint64(n)
 		if err != nil {
+			w.offered -= uint64(len(out) - n)
 			w.fail(err)
 		}
 		if w.err != nil || len(w.buf) == 0 {
@@ -149,6 +153,7 @@ func (w *writer) drain(out []byte) {
 
 func (w *writer) take() []byte {
 	out := w.buf
+	w.offered = w.queued
 	w.buf, w.spare = w.spare[:0], nil
 	if w.room != nil {
 		close(w.room)
