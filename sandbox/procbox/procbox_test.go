@@ -17,6 +17,7 @@ var fixtures = []struct {
 	lacks           []string
 }{
 	{"node", "index.js", nil},
+	{"python", "main.py", nil},
 }
 
 func TestDriver(t *testing.T) {
