@@ -198,7 +198,11 @@ func (c *Conn) deliver(f Frame) error {
 	if ex == nil {
 		return nil // late
 	}
-	return ex.deliver(f)
+	err := ex.deliver(f)
+	if err != nil {
+		ex.fail(f.ID, ErrClosed) // nobody else knows it any more, if it was to end
+	}
+	return err
 }
 
 // greeting is a frame of the channel itself, of which there is one.

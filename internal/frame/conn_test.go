@@ -81,6 +81,7 @@ var malformed = map[string][]byte{
 	"unknown flag":       one(1, frame.HEAD, 2, head("{}", "")),
 	"head without":       one(1, frame.HEAD, 0, ""),
 	"head too long":      one(1, frame.HEAD, 0, "\xff\xff{}"),
+	"last and bad":       one(1, frame.HEAD, frame.End, "\xe3\x00{}"),
 	"second head":        append(one(1, frame.HEAD, 0, head("{}", "")), one(1, frame.HEAD, 0, head("{}", ""))...),
 	"large inline":       one(1, frame.HEAD, 0, head("{}", strings.Repeat("x", frame.MaxData+1))),
 	"data before head":   one(1, frame.DATA, 0, "x"),
