@@ -1,12 +1,14 @@
 package httpapi
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/fnkit/fnkit/engine"
 )
@@ -74,11 +76,13 @@ func (h *functionHandler) stream(out *streamWriter, r *http.Request) error {
 	if r.ContentLength > limit {
 		return &http.MaxBytesError{Limit: limit}
 	}
+	body := &requestBody{r: bufio.NewReader(r.Body), left: limit}
+	out.body = body
 	_, err = h.project.Stream(r.Context(), by, h.function, engine.StreamRequest{
 		Method:   r.Method,
 		Path:     requestPath(r),
 		Headers:  requestHeaders(r),
-		Body:     http.MaxBytesReader(out.w, r.Body, limit),
+		Body:     body,
 		ClientIP: h.api.clientIP(r),
 	}, out)
 	return err
@@ -138,10 +142,37 @@ func requestHeaders(r *http.Request) []engine.Header {
 	return headers
 }
 
+// requestBody fails, rather than end, where a body exceeds its limit: a
+// function must not take the first part of it for the whole.
+type requestBody struct {
+	r      *bufio.Reader
+	left   int64
+	tooBig atomic.Bool // read while the answer is written
+}
+
+func (b *requestBody) Read(p []byte) (int, error) {
+	if int64(len(p)) > b.left {
+		p = p[:b.left]
+	}
+	n, err := b.r.Read(p)
+	b.left -= int64(n)
+	if b.left > 0 || err != nil {
+		return n, err
+	}
+	if _, err := b.r.Peek(1); err == nil {
+		b.tooBig.Store(true)
+		return 0, errBodyTooBig
+	}
+	return n, nil
+}
+
+var errBodyTooBig = errors.New("the request body is too large")
+
 // streamWriter writes a function's answer to a client as it comes.
 type streamWriter struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
+	body    *requestBody // of the request
 	status  int
 }
 
@@ -161,6 +192,9 @@ func (s *streamWriter) Head(status int, headers []engine.Header) error {
 	}
 	if h.Get("Content-Type") == "" {
 		h.Set("Content-Type", "text/plain; charset=utf-8")
+	}
+	if s.body.tooBig.Load() {
+		status = http.StatusRequestEntityTooLarge
 	}
 	s.status = status
 	s.w.WriteHeader(status)

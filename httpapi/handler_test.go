@@ -151,6 +151,15 @@ func TestHandlerErrors(t *testing.T) {
 	if resp, body = fetch(t, "POST", open+"/hello/", strings.Repeat("x", 101)); resp.StatusCode != 413 {
 		t.Errorf("got %d %s", resp.StatusCode, body)
 	}
+	for n, want := range map[int]int{100: 200, 101: 413, 5000: 413} { // sent without a length
+		resp, err := http.Post(open+"/hello/", "text/plain", io.MultiReader(strings.NewReader(strings.Repeat("x", n))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.Body.Close(); resp.StatusCode != want {
+			t.Errorf("%d bytes: got %d", n, resp.StatusCode)
+		}
+	}
 	if resp, body = fetch(t, "GET", serveFunction(t, s, s.deployed(t, "block"))+"/hello/", ""); resp.StatusCode != 408 {
 		t.Errorf("got %d %s", resp.StatusCode, body)
 	}

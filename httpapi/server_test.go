@@ -26,10 +26,9 @@ import (
 
 // setup is what a test may change before its server starts.
 type setup struct {
-	cfg     engine.Config
-	opt     httpapi.Options
-	idle    bool // do not start the engine: nothing queued runs
-	handler func(http.Handler) http.Handler
+	cfg  engine.Config
+	opt  httpapi.Options
+	idle bool // do not start the engine: nothing queued runs
 }
 
 // server is an engine on real parts, with its API on a real listener. Its
@@ -105,11 +104,7 @@ func newServer(t *testing.T, change ...func(*setup)) *server {
 			t.Fatal(err)
 		}
 	}
-	h := http.Handler(s.api)
-	if u.handler != nil {
-		h = u.handler(h)
-	}
-	ts := httptest.NewServer(h)
+	ts := httptest.NewServer(s.api)
 	t.Cleanup(func() {
 		ts.Close()
 		if err := s.eng.Stop(context.WithoutCancel(t.Context())); err != nil {
