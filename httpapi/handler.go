@@ -159,11 +159,11 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	if b.left > 0 || err != nil {
 		return n, err
 	}
-	if _, err := b.r.Peek(1); err == nil {
+	if _, err = b.r.Peek(1); err == nil {
 		b.tooBig.Store(true)
 		return 0, errBodyTooBig
 	}
-	return n, nil
+	return n, err // the end, usually
 }
 
 var errBodyTooBig = errors.New("the request body is too large")
