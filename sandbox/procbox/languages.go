@@ -60,6 +60,12 @@ var languages = []language{
 		},
 		install: "install Ruby 3.0 or newer (command ruby)",
 	},
+	{
+		key: "go", commands: []string{"go"},
+		probe:   []string{"env", "GOVERSION"},
+		build:   harness.BuildGo,
+		install: "install Go 1.23 or newer (command go)",
+	},
 }
 
 // program is where a compiled language's build leaves what Start runs.

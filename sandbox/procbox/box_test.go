@@ -1,0 +1,369 @@
+//go:build unix
+
+package procbox_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/fnkit/fnkit/internal/require"
+	"github.com/fnkit/fnkit/sandbox"
+	"github.com/fnkit/fnkit/sandbox/procbox"
+)
+
+const patience = 20 * time.Second
+
+// answer is a sink that keeps a response.
+type answer struct {
+	status int
+	body   bytes.Buffer
+	mu     sync.Mutex
+	logs   bytes.Buffer
+}
+
+func (a *answer) Head(status int, _ []sandbox.Header) error {
+	a.status = status
+	return nil
+}
+func (a *answer) Write(p []byte) (int, error) { return a.body.Write(p) }
+func (a *answer) Log(_ sandbox.Stream, lines []byte) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.logs.Write(lines)
+}
+
+// function writes a Node function and returns what starts it.
+func function(t *testing.T, box *procbox.Box, code string) sandbox.Spec {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "index.js"), []byte(code), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return sandbox.Spec{ID: "i1", Function: "f", Runtime: runtimeOf(t, box, "node"), Dir: dir, Entrypoint: "index.js"}
+}
+
+func start(t *testing.T, box *procbox.Box, spec sandbox.Spec) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if _, err := box.Start(ctx, spec); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// call calls an instance and returns the body.
+func call(t *testing.T, box *procbox.Box, id string) string {
+	t.Helper()
+	var a answer
+	res, err := box.Invoke(t.Context(), id, sandbox.Request{Method: "GET", Path: "/", Logging: true}, &a)
+	if err != nil || res.Crash != "" || a.status != 200 {
+		t.Fatalf("%v, %+v, status %d, logs %q", err, res, a.status, a.logs.String())
+	}
+	return a.body.String()
+}
+
+// alive reports whether a process runs; a dead one that nobody reaped does not.
+func alive(pid int) bool {
+	if syscall.Kill(pid, 0) != nil {
+		return false
+	}
+	out, err := exec.Command("ps", "-o", "stat=", "-p", strconv.Itoa(pid)).Output()
+	return err == nil && !strings.HasPrefix(strings.TrimSpace(string(out)), "Z")
+}
+
+func dies(t *testing.T, pid int) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); alive(pid); {
+		if time.Now().After(deadline) {
+			t.Fatalf("process %d lives", pid)
+		}
+	}
+}
+
+const spawns = `const {spawn} = require('child_process');
+module.exports = ({res}) => {
+  const child = spawn('sleep', ['1000'], {stdio: 'inherit'});
+  return res.text(child.pid + ' ' + process.pid);
+};`
+
+func pids(t *testing.T, text string) (all []int) {
+	t.Helper()
+	for _, f := range strings.Fields(text) {
+		pid, err := strconv.Atoi(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, pid)
+	}
+	return all
+}
+
+func TestStopKillsWhatUserCodeStarted(t *testing.T) {
+	t.Parallel()
+	require.Command(t, "ps")
+	box := open(t)
+	spec := function(t, box, spawns)
+	start(t, box, spec)
+	all := pids(t, call(t, box, "i1"))
+	if err := box.Stop(t.Context(), "i1"); err != nil {
+		t.Fatal(err)
+	}
+	for _, pid := range all {
+		dies(t, pid)
+	}
+}
+
+func TestCloseStopsAll(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	box := openAt(t, dir)
+	spec := function(t, box, spawns)
+	start(t, box, spec)
+	all := pids(t, call(t, box, "i1"))
+	for range 2 {
+		if err := box.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, pid := range all {
+		dies(t, pid)
+	}
+	if left, err := os.ReadDir(filepath.Join(dir, "run")); err != nil || len(left) > 0 {
+		t.Errorf("left %v, %v", left, err)
+	}
+	if _, err := box.Start(t.Context(), spec); err == nil {
+		t.Error("a closed box starts an instance")
+	}
+	if _, err := box.Build(t.Context(), sandbox.BuildSpec{Runtime: spec.Runtime}, io.Discard); err == nil {
+		t.Error("a closed box builds")
+	}
+	openAt(t, dir) // the directory is free again
+}
+
+func TestDirectoryHasOneOwner(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	openAt(t, dir)
+	if second, err := procbox.New(procbox.Config{Dir: dir}); err == nil {
+		second.Close()
+		t.Error("two boxes on one directory")
+	}
+	if _, err := procbox.New(procbox.Config{}); err == nil {
+		t.Error("a box without a directory")
+	}
+}
+
+// ownerDir makes TestOwnerProcess the owner of a directory that is then killed.
+const ownerDir = "FNKIT_TEST_OWNER_DIR"
+
+func TestOwnerProcess(t *testing.T) {
+	dir := os.Getenv(ownerDir)
+	if dir == "" {
+		t.Skip("is run by TestDeadOwnerIsReaped")
+	}
+	box := openAt(t, dir)
+	start(t, box, function(t, box, spawns))
+	fmt.Printf("\npids %s\n", call(t, box, "i1"))
+	io.Copy(io.Discard, os.Stdin) // until it is killed
+}
+
+func TestDeadOwnerIsReaped(t *testing.T) {
+	t.Parallel()
+	if _, err := os.Stat("/proc/self/environ"); err != nil {
+		require.Missing(t, "proc", "what is left can be told only from /proc")
+	}
+	dir := t.TempDir()
+	runtimeOf(t, open(t), "node")
+	owner := exec.Command(os.Args[0], "-test.run=^TestOwnerProcess$")
+	owner.Env = append(os.Environ(), ownerDir+"="+dir)
+	in, err := owner.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	out, err := owner.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := owner.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var all []int
+	for lines := bufio.NewScanner(out); all == nil && lines.Scan(); {
+		if text, ok := strings.CutPrefix(lines.Text(), "pids "); ok {
+			all = pids(t, text)
+		}
+	}
+	owner.Process.Kill()
+	owner.Wait()
+	if len(all) != 2 || !alive(all[0]) {
+		t.Fatalf("processes %v: there is nothing to reap", all)
+	}
+	openAt(t, dir)
+	for _, pid := range all {
+		dies(t, pid)
+	}
+	if left, err := os.ReadDir(filepath.Join(dir, "run")); err != nil || len(left) > 0 {
+		t.Errorf("left %v, %v", left, err)
+	}
+}
+
+// TestRecycledNumberIsLetAlone has a record name a process that is not the one
+// recorded.
+func TestRecycledNumberIsLetAlone(t *testing.T) {
+	t.Parallel()
+	other := exec.Command("sleep", "1000")
+	other.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer other.Wait()
+	defer other.Process.Kill()
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "run", "box-1"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprintf(`{"group":%d,"start":"another boot 1"}`, other.Process.Pid)
+	if err := os.WriteFile(filepath.Join(dir, "run", "box-1.json"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	openAt(t, dir)
+	if !alive(other.Process.Pid) {
+		t.Error("a process of another was killed")
+	}
+}
+
+func TestEnvironmentDoesNotReachTheStart(t *testing.T) {
+	t.Parallel()
+	box := open(t)
+	spec := function(t, box, `module.exports = ({res}) => res.text(process.env.NODE_OPTIONS + process.env.HOME)`)
+	spec.Env = map[string]string{"NODE_OPTIONS": "--require=/does/not/exist", "LD_PRELOAD": "/does/not/exist.so", "HOME": "/mine"}
+	start(t, box, spec)
+	if got := call(t, box, "i1"); got != "--require=/does/not/exist/mine" {
+		t.Errorf("environment %q", got)
+	}
+}
+
+func TestDescriptorsAreNotInherited(t *testing.T) {
+	t.Parallel()
+	if _, err := os.Stat("/proc/self/fd"); err != nil {
+		require.Missing(t, "proc", err.Error())
+	}
+	secret, err := os.CreateTemp(t.TempDir(), "secret")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer secret.Close()
+	box := open(t)
+	start(t, box, function(t, box, `const fs = require('fs');
+const {execSync} = require('child_process');
+module.exports = ({res}) => res.text(fs.readdirSync('/proc/self/fd').map((fd) => {
+  try { return fs.readlinkSync('/proc/self/fd/' + fd); } catch { return ''; }
+}).join('\n') + '\n' + execSync('ls -l /proc/self/fd', {stdio: ['ignore', 'pipe', 'ignore']}).toString().replace(/socket:/g, 'inherited:'))`))
+	if got := call(t, box, "i1"); strings.Contains(got, "secret") || strings.Contains(got, "inherited:") || strings.Contains(got, ".sqlite") {
+		t.Errorf("open descriptors:\n%s", got)
+	}
+}
+
+func TestCrashShowsLastOutput(t *testing.T) {
+	t.Parallel()
+	box := open(t)
+	start(t, box, function(t, box, `module.exports = () => {
+  require('fs').writeSync(2, 'x'.repeat(20000) + 'last words\n');
+  process.reallyExit(134);
+}`))
+	var a answer
+	res, err := box.Invoke(t.Context(), "i1", sandbox.Request{Method: "GET", Path: "/"}, &a)
+	if err != nil || !strings.HasPrefix(res.Crash, "exit status 134: x") || !strings.HasSuffix(res.Crash, "last words") || len(res.Crash) > 9000 || !res.Retire {
+		t.Errorf("%v, %d bytes: %.60q", err, len(res.Crash), res.Crash)
+	}
+}
+
+func TestStartEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	box := openAt(t, dir)
+	spec := function(t, box, `for (;;);`)
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := box.Start(ctx, spec); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v, want the context's error", err)
+	}
+	if left, err := os.ReadDir(filepath.Join(dir, "run")); err != nil || len(left) > 0 {
+		t.Errorf("left %v, %v", left, err)
+	}
+}
+
+func TestCodeThatExitsFailsStart(t *testing.T) {
+	t.Parallel()
+	box := open(t)
+	spec := function(t, box, `process.stderr.write('no licence\n'); process.exit(5)`)
+	if _, err := box.Start(t.Context(), spec); err == nil || !strings.Contains(err.Error(), "exit status 5: no licence") {
+		t.Errorf("%v, want what it printed", err)
+	}
+	start(t, box, function(t, box, `module.exports = ({res}) => res.text('ok')`)) // the id is free
+}
+
+func TestInstanceIDsAreUnique(t *testing.T) {
+	t.Parallel()
+	box := open(t)
+	spec := function(t, box, `module.exports = ({res}) => res.text('first')`)
+	start(t, box, spec)
+	if _, err := box.Start(t.Context(), spec); err == nil {
+		t.Error("two instances of one id")
+	}
+	if got := call(t, box, "i1"); got != "first" {
+		t.Errorf("the first answers %q", got)
+	}
+}
+
+func TestBuildKillsWhatItLeaves(t *testing.T) {
+	t.Parallel()
+	box := open(t)
+	spec := function(t, box, "")
+	var logs bytes.Buffer
+	r, err := box.Build(t.Context(), sandbox.BuildSpec{
+		Runtime: spec.Runtime, Dir: spec.Dir, Entrypoint: "index.js", Commands: "sleep 1000 & echo $!; pwd; echo $HOME; node --version",
+	}, &logs)
+	if err != nil || r.Failure != "" {
+		t.Fatalf("%v, %+v, %s", err, r, logs.String())
+	}
+	lines := strings.Fields(logs.String())
+	for _, pid := range pids(t, lines[0]) {
+		dies(t, pid)
+	}
+	if _, err := os.Stat(lines[2]); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("home %s is left: %v", lines[2], err)
+	}
+}
+
+func TestCapabilitiesNameWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	box, err := procbox.New(procbox.Config{Dir: t.TempDir(), Path: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer box.Close()
+	c, err := box.Capabilities(t.Context())
+	if err != nil || len(c.Runtimes) > 0 || c.Isolation != sandbox.IsolationNone {
+		t.Errorf("%+v, %v", c, err)
+	}
+	hint := func(n string) bool { return strings.HasPrefix(n, "node: install ") }
+	if !slices.ContainsFunc(c.Notes, hint) {
+		t.Errorf("notes %q", c.Notes)
+	}
+}
