@@ -16,7 +16,7 @@ import (
 func TestMain(m *testing.M) {
 	flag.Parse()
 	code := m.Run()
-	if run := flag.Lookup("test.run").Value.String(); code == 0 && run == "" && flag.Lookup("test.fuzz").Value.String() == "" && flag.Lookup("test.list").Value.String() == "" {
+	if code == 0 && complete() {
 		if missing := untried(); len(missing) > 0 {
 			fmt.Printf("no test met these errors:\n%s\n", strings.Join(missing, "\n"))
 			code = 1
@@ -28,6 +28,16 @@ func TestMain(m *testing.M) {
 		code = 1
 	}
 	os.Exit(code)
+}
+
+// complete reports whether all tests were asked for.
+func complete() bool {
+	for _, name := range []string{"run", "skip", "list", "fuzz"} {
+		if flag.Lookup("test."+name).Value.String() != "" {
+			return false
+		}
+	}
+	return true
 }
 
 // untried are the errors of operations that are described and no test met.
