@@ -2,6 +2,7 @@ package sandboxtest
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -62,7 +63,7 @@ func (s *suite) spread(b *testing.B, id string, c int) {
 		go func() {
 			var err error
 			for err == nil && left.Add(-1) >= 0 {
-				_, err = s.Driver.Invoke(context.Background(), id, request("/hello"), discard{})
+				err = s.hello(id)
 			}
 			done <- err
 		}()
@@ -73,6 +74,24 @@ func (s *suite) spread(b *testing.B, id string, c int) {
 		}
 	}
 }
+
+// hello makes a call and checks that it was answered: what fails fast must not
+// count as fast.
+func (s *suite) hello(id string) error {
+	var to status
+	r, err := s.Driver.Invoke(context.Background(), id, request("/hello"), &to)
+	if err == nil && (to != 200 || r != sandbox.Result{}) {
+		err = fmt.Errorf("status %d, %+v", to, r)
+	}
+	return err
+}
+
+// status is a sandbox.Sink that keeps the status.
+type status int
+
+func (s *status) Head(code int, _ []sandbox.Header) error { *s = status(code); return nil }
+func (s *status) Write(p []byte) (int, error)             { return len(p), nil }
+func (s *status) Log(sandbox.Stream, []byte)              {}
 
 // patience is how long a test waits for what must happen.
 const patience = 20 * time.Second
