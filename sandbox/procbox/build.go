@@ -85,7 +85,7 @@ func (w workshop) run(ctx context.Context, c harness.Command) (failure string, e
 	cmd := exec.CommandContext(ctx, path, c.Args[1:]...)
 	cmd.Dir, cmd.Env = c.Dir, append(list(w.env), c.Env...)
 	cmd.Stdout, cmd.Stderr = w.logs, w.logs
-	cmd.SysProcAttr, cmd.WaitDelay = ownGroup(), buildGrace
+	cmd.SysProcAttr, cmd.WaitDelay, cmd.ExtraFiles = ownGroup(), buildGrace, onlyThird(nil)
 	cmd.Cancel = func() error { killGroup(cmd.Process.Pid); return nil }
 	if err := cmd.Start(); err != nil {
 		return "", err

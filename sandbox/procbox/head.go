@@ -173,7 +173,7 @@ func (s *scanner) number() (n int) {
 	for ; i < len(s.p) && i < 9 && s.p[i] >= '0' && s.p[i] <= '9'; i++ {
 		n = n*10 + int(s.p[i]-'0')
 	}
-	s.ok = s.ok && i > 0
+	s.ok = s.ok && i > 0 && (i == 1 || s.p[0] != '0')
 	s.p = s.p[i:]
 	return n
 }

@@ -3,6 +3,7 @@ package procbox_test
 import (
 	"encoding/json"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,11 +21,18 @@ type callHead struct {
 	L int
 }
 
+func fields(texts ...string) (all []sandbox.Header) {
+	for pair := range slices.Chunk(texts, 2) {
+		all = append(all, sandbox.Header{Name: pair[0], Value: pair[1]})
+	}
+	return all
+}
+
 func TestCallHead(t *testing.T) {
 	t.Parallel()
 	text := procbox.AppendCallHead(nil, &sandbox.Request{
 		Method: "GET", Path: `/a"b?ü`, Timeout: 1500 * time.Microsecond, Logging: true,
-		Headers: []sandbox.Header{{"a", "1"}, {"cookie", "x=1"}, {"a", "2"}, {"cookie", "y=2"}, {"a", "\x00\\😀\xff"}},
+		Headers: fields("a", "1", "cookie", "x=1", "a", "2", "cookie", "y=2", "a", "\x00\\😀\xff"),
 	})
 	var got callHead
 	if err := json.Unmarshal(text, &got); err != nil {
@@ -40,7 +48,7 @@ func FuzzCallHead(f *testing.F) {
 	f.Add("GET", "/", "host", "example.org")
 	f.Add("\"", "\\u0000", "\x7f", "\xf0\x9f\x98\x80\xed\xa0\x80")
 	f.Fuzz(func(t *testing.T, method, path, name, value string) {
-		text := procbox.AppendCallHead(nil, &sandbox.Request{Method: method, Path: path, Headers: []sandbox.Header{{name, value}}})
+		text := procbox.AppendCallHead(nil, &sandbox.Request{Method: method, Path: path, Headers: fields(name, value)})
 		var got callHead
 		if err := json.Unmarshal(text, &got); err != nil {
 			t.Fatalf("%s: %v", text, err)

@@ -58,7 +58,11 @@ func (b *Box) Start(ctx context.Context, spec sandbox.Spec) (sandbox.Instance, e
 		return sandbox.Instance{}, fmt.Errorf("procbox: start %s: %w", spec.Runtime, err)
 	}
 	if err := b.bind(ctx, i, spec); err != nil {
-		b.end(i, "")
+		select {
+		case <-i.conn.Done(): // it ends by itself, and then it is known how
+		default:
+			b.end(i, "")
+		}
 		<-i.dead
 		if i.crash != "" {
 			err = fmt.Errorf("%w (%s)", err, i.crash)
@@ -149,7 +153,7 @@ func (b *Box) run(i *instance, args []string, env map[string]string) error {
 	}
 	defer child.Close()
 	i.cmd = &exec.Cmd{
-		Path: args[0], Args: args, Env: list(env), Dir: i.scratch, ExtraFiles: []*os.File{child},
+		Path: args[0], Args: args, Env: list(env), Dir: i.scratch, ExtraFiles: onlyThird(child),
 		Stdout: &i.output, Stderr: &i.output, SysProcAttr: ownGroup(), WaitDelay: exitGrace,
 	}
 	if err := b.admit(i); err != nil {

@@ -58,22 +58,27 @@ func killLeftover(r record, scratch string) {
 }
 
 func (r record) lives(scratch string) bool {
-	if p, ok := readStat(r.Group); ok {
-		return p.state != "Z" && r.Start != "" && startTime(r.Group) == r.Start
+	if p, ok := readStat(r.Group); ok && p.state != "Z" && r.Start != "" && startTime(r.Group) == r.Start {
+		return true
 	}
 	names, _ := filepath.Glob("/proc/[0-9]*")
 	for _, name := range names {
-		pid, err := strconv.Atoi(filepath.Base(name))
-		if err != nil {
-			continue
-		}
-		if p, ok := readStat(pid); !ok || p.group != r.Group || p.state == "Z" {
-			continue
-		}
-		env, err := os.ReadFile(name + "/environ")
-		if err == nil && bytes.Contains(env, []byte(scratch+"/")) {
+		if r.holds(name, scratch) {
 			return true
 		}
 	}
 	return false
+}
+
+// holds reports whether a process, by its directory in /proc, is of the group.
+func (r record) holds(proc, scratch string) bool {
+	pid, err := strconv.Atoi(filepath.Base(proc))
+	if err != nil {
+		return false
+	}
+	if p, ok := readStat(pid); !ok || p.group != r.Group || p.state == "Z" {
+		return false
+	}
+	env, err := os.ReadFile(proc + "/environ")
+	return err == nil && bytes.Contains(env, []byte(scratch+"/"))
 }
