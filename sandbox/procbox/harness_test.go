@@ -2,6 +2,7 @@ package procbox_test
 
 import (
 	"bytes"
+	"cmp"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -45,7 +46,18 @@ type deployed struct {
 // deploy builds the source and starts an instance of it.
 func deploy(t *testing.T, key, entrypoint, commands string, files source) deployed {
 	t.Helper()
-	box, dir := open(t), t.TempDir()
+	dir := t.TempDir()
+	box, err := procbox.New(procbox.Config{
+		Dir: t.TempDir(), Path: cmp.Or(os.Getenv("PATH"), procbox.DefaultPath), Languages: []string{key},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := box.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	for name, text := range files {
 		file := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {

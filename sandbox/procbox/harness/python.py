@@ -6,6 +6,7 @@ import contextvars
 import gc
 import heapq
 import importlib
+import importlib.machinery
 import importlib.util
 import inspect
 import io
@@ -150,9 +151,10 @@ class Function:
         name = ".".join(["function"] + parts)
         if file.endswith(".py") and all(p.isidentifier() for p in parts):
             return importlib.import_module(name)
-        spec = importlib.util.spec_from_file_location(name, file)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        loader = importlib.machinery.SourceFileLoader(name, file)
+        module = importlib.util.module_from_spec(importlib.util.spec_from_file_location(name, file, loader=loader))
+        sys.modules[name] = module
+        loader.exec_module(module)
         return module
 
     def failure(self, e):
