@@ -21,6 +21,7 @@ type (
 	Header           = store.Header
 	Runtime          = sandbox.Runtime
 	Event            = events.Event
+	Pattern          = events.Pattern
 )
 
 // UniqueID, given as the id of a new record, asks for a generated one. So does

@@ -1,0 +1,55 @@
+// Package fnkit is an embeddable functions engine. People deploy code to it, it
+// builds the code, keeps versions, and runs it on HTTP calls, in the
+// background and at a time of their choice, with logs, variables and
+// permissions; and all of it happens inside one Go program. This package holds
+// only this text: the engine is package engine.
+//
+// # A program
+//
+//	db, err := sqlite.Open(ctx, filepath.Join(dir, "app.db"))
+//	if err != nil {
+//		return err
+//	}
+//	eng, err := engine.New(engine.Config{
+//		Store: db, Blobs: dirblobs.New(dir), Sandbox: box, Keys: engine.Key("k1", secret), MinIsolation: "none",
+//	})
+//	if err != nil {
+//		return err
+//	}
+//	if err := eng.Start(ctx); err != nil {
+//		return err
+//	}
+//	api, err := httpapi.New(eng, httpapi.Options{Identify: who})
+//	mux.Handle("/v1/", api)
+//
+// box is a sandbox: package procbox runs Node, Python, PHP, Ruby and Go code as
+// local processes, package fnbox a Go func as a function, for tests.
+//
+// # Packages
+//
+//	engine              the engine: functions, deployments, executions, variables
+//	httpapi             the wire protocol of Appwrite Functions, as an http.Handler
+//	store               contract of what keeps the records
+//	store/sqlstore      … in a SQL database through bun; sqlstore/sqlite opens a file
+//	store/dirblobs      … archives as files of a directory
+//	sandbox             contract of what runs the code
+//	sandbox/procbox     … as local processes
+//	sandbox/fnbox       … as a func of the host program
+//	events              contract of what carries events, and the in-process bus
+//	store/storetest, sandbox/sandboxtest, events/eventstest
+//	                    the suites that every backend passes
+//	cmd/fnkit           a small server on the public API
+//
+// # Delivery
+//
+// A synchronous execution runs at most once; its record is stored before the
+// caller is answered. An asynchronous or scheduled one that was accepted runs
+// at least once: it waits in a table, a worker holds it under a lease, and if
+// the worker dies another takes it when the lease has ended. The same holds for
+// builds. Events are best effort; the tables are the truth.
+//
+// # Stability
+//
+// The module is before version 1: names may change. Tables are migrated
+// forward by every version; two neighbouring versions can share a database.
+package fnkit
