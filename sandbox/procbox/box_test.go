@@ -301,6 +301,24 @@ func TestCrashShowsLastOutput(t *testing.T) {
 	}
 }
 
+// TestLogFlood has a function log 100 MB without giving way: its process drops
+// most of it, says so, and lives.
+func TestLogFlood(t *testing.T) {
+	t.Parallel()
+	box := open(t)
+	start(t, box, function(t, box, `const line = 'x'.repeat(1000);
+module.exports = ({res, log}) => {
+  for (let i = 0; i < 100000; i++) log(line);
+  return res.text('lives');
+};`))
+	var a answer
+	_, err := box.Invoke(t.Context(), "i1", sandbox.Request{Method: "GET", Path: "/", Logging: true}, &a)
+	if err != nil || a.body.String() != "lives" || a.logs.Len() > 16<<20 || !strings.HasSuffix(a.logs.String(), "\nLog lines were dropped: they came faster than they could be sent.\n") {
+		t.Errorf("%v, body %q, %d bytes of logs", err, a.body.String(), a.logs.Len())
+	}
+	call(t, box, "i1")
+}
+
 func TestStartEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

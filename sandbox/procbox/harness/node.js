@@ -14,6 +14,7 @@ const END = 1;
 const CREDIT = 256 << 10;
 const PIECE = 64 << 10; // body bytes in one frame
 const LOG_BATCH = 32 << 10;
+const LOG_QUEUE = 8 << 20; // characters of logs waiting to be sent; more are dropped
 const LINE_LIMIT = 8000;
 const NONE = Buffer.alloc(0);
 
@@ -27,6 +28,8 @@ let socket;
 let out = []; // frames to be written at the end of this tick
 let scheduled = false;
 let pendingLog = null; // log lines of one call and stream, not yet a frame
+let queuedLog = 0; // characters logged since the last flush
+let dropping = 0; // the call that was told that lines of it are dropped
 
 function frame(id, type, flags, payload) {
   flushLog();
@@ -56,6 +59,12 @@ function header(b, id, type, flags) {
 }
 
 function logFrame(id, stream, text) {
+  if (queuedLog > LOG_QUEUE || socket.writableLength > LOG_QUEUE) {
+    if (dropping === id) return;
+    dropping = id;
+    text = 'Log lines were dropped: they came faster than they could be sent.\n';
+  }
+  queuedLog += text.length;
   if (pendingLog && pendingLog.id === id && pendingLog.stream === stream && pendingLog.text.length < LOG_BATCH) {
     pendingLog.text += text;
     return;
@@ -93,6 +102,8 @@ function flush() {
   flushLog();
   const frames = out;
   out = [];
+  queuedLog = 0;
+  dropping = 0;
   if (frames.length > 0) socket.write(frames.length === 1 ? frames[0] : Buffer.concat(frames));
 }
 
@@ -542,16 +553,23 @@ const responses = {
   binary: (body, statusCode = 200, headers = {}) => ({ body, statusCode, headers }),
   json: (value, statusCode = 200, headers = {}) => ({
     body: Buffer.from(JSON.stringify(value) ?? ''), statusCode,
-    headers: [...withoutType(headers), ['content-type', 'application/json']],
+    headers: withHeader(headers, 'content-type', 'application/json'),
   }),
   empty: () => ({ body: '', statusCode: 204, headers: {} }),
   redirect: (url, statusCode = 301, headers = {}) => ({
-    body: '', statusCode, headers: [...entries(headers), ['location', String(url)]],
+    body: '', statusCode, headers: withHeader(headers, 'location', String(url)),
   }),
 };
 
-function* withoutType(headers) {
-  for (const field of entries(headers)) if (String(field[0]).toLowerCase() !== 'content-type') yield field;
+// withHeader returns headers as a plain object, which user code may change,
+// with one header set whatever the case of its name was.
+function withHeader(headers, name, value) {
+  const all = {};
+  for (const [key, v] of entries(headers)) {
+    if (String(key).toLowerCase() !== name) all[key] = Object.hasOwn(all, key) ? [all[key], v].flat() : v;
+  }
+  all[name] = value;
+  return all;
 }
 
 // ---- logs ----
