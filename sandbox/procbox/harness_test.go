@@ -137,6 +137,23 @@ module.exports = ({ req, res }) => res.send(kinds[req.path]());
 	}
 }
 
+// Records are plain, so that code may change them before it returns them.
+func TestNodeRecords(t *testing.T) {
+	t.Parallel()
+	f := deploy(t, "node", "index.js", "", source{"index.js": `
+module.exports = ({ res }) => {
+  const { json } = res;
+  const fields = new Headers({ 'Content-Type': 'text/html' });
+  fields.append('set-cookie', 'a=1');
+  fields.append('set-cookie', 'b=2');
+  const record = json({}, 200, fields);
+  record.headers['x-more'] = 'yes';
+  return res.text(JSON.stringify(record.headers), record.statusCode, record.headers);
+};
+`})
+	f.get("/").text(t, `{"set-cookie":["a=1","b=2"],"content-type":"application/json","x-more":"yes"}`)
+}
+
 func TestNodeStrayErrorsAreLogged(t *testing.T) {
 	t.Parallel()
 	f := deploy(t, "node", "index.js", "", source{"index.js": `

@@ -566,7 +566,7 @@ const responses = {
 function withHeader(headers, name, value) {
   const all = {};
   for (const [key, v] of entries(headers)) {
-    if (String(key).toLowerCase() !== name) all[key] = Object.hasOwn(all, key) ? [all[key], v].flat() : v;
+    if (String(key).toLowerCase() !== name) all[key] = Object.prototype.hasOwnProperty.call(all, key) ? [all[key], v].flat() : v;
   }
   all[name] = value;
   return all;
