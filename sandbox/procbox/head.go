@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/fnkit/fnkit/internal/frame"
@@ -103,9 +104,20 @@ type responseHead struct {
 // parseResponseHead parses what a harness sends. The common form is parsed by
 // hand because every call has one; any other by encoding/json.
 func parseResponseHead(p []byte) (responseHead, error) {
-	if h, ok := parseCommonHead(p); ok {
-		return h, nil
+	h, ok := parseCommonHead(p)
+	if !ok {
+		var err error
+		if h, err = parseAnyHead(p); err != nil {
+			return h, fmt.Errorf("%w: head: %w", frame.ErrProtocol, err)
+		}
 	}
+	for i := range h.headers {
+		h.headers[i].Name = strings.ToLower(h.headers[i].Name)
+	}
+	return h, nil
+}
+
+func parseAnyHead(p []byte) (responseHead, error) {
 	var j struct {
 		S int        `json:"s"`
 		H [][]string `json:"h"`
@@ -113,12 +125,12 @@ func parseResponseHead(p []byte) (responseHead, error) {
 		R int        `json:"r"`
 	}
 	if err := json.Unmarshal(p, &j); err != nil {
-		return responseHead{}, fmt.Errorf("%w: head: %w", frame.ErrProtocol, err)
+		return responseHead{}, err
 	}
 	h := responseHead{status: j.S, timedOut: j.T != 0, retire: j.R != 0}
 	for _, f := range j.H {
 		if len(f) != 2 {
-			return responseHead{}, fmt.Errorf("%w: header field of %d parts", frame.ErrProtocol, len(f))
+			return responseHead{}, fmt.Errorf("header field of %d parts", len(f))
 		}
 		h.headers = append(h.headers, sandbox.Header{Name: f[0], Value: f[1]})
 	}

@@ -90,10 +90,9 @@ func (b *Box) settle(ctx context.Context, i *instance, e ended) (sandbox.Result,
 		return sandbox.Result{Retire: !e.Over}, ctx.Err()
 	case errors.Is(e.err, frame.ErrProtocol):
 		b.end(i, e.err.Error())
-		<-i.dead
 		return sandbox.Result{Crash: e.err.Error(), Retire: true}, nil
 	case errors.Is(e.err, frame.ErrClosed):
-		return i.lost(e.Unsent)
+		return i.lost(ctx, e.Unsent)
 	}
 	return sandbox.Result{Retire: !e.Over}, e.err
 }
@@ -105,9 +104,13 @@ func (e ended) aborted() string {
 	return e.Why
 }
 
-// lost is the end of a call whose instance is gone.
-func (i *instance) lost(unsent bool) (sandbox.Result, error) {
-	<-i.dead
+// lost is the end of a call whose instance is gone. It waits to learn how.
+func (i *instance) lost(ctx context.Context, unsent bool) (sandbox.Result, error) {
+	select {
+	case <-i.dead:
+	case <-ctx.Done():
+		return sandbox.Result{Unsent: unsent, Retire: true}, ctx.Err()
+	}
 	if i.crash == "" || unsent {
 		return sandbox.Result{Unsent: unsent, Retire: true}, sandbox.ErrGone
 	}

@@ -58,26 +58,36 @@ func (l *language) available() bool {
 	return err == nil
 }
 
+// find asks each command of the language once, whatever its names.
 func (l *language) find(ctx context.Context, path string) []tool {
 	var tools []tool
 	seen := map[string]bool{}
+	for _, name := range l.candidates(path) {
+		file, err := filepath.EvalSymlinks(name)
+		if err != nil || seen[file] {
+			continue
+		}
+		seen[file] = true
+		if t, ok := l.ask(ctx, name, path); ok {
+			tools = append(tools, t)
+		}
+	}
+	return tools
+}
+
+// candidates lists the files that are named like a command of the language.
+func (l *language) candidates(path string) (files []string) {
 	for _, dir := range filepath.SplitList(path) {
 		for _, pattern := range l.commands {
-			names, _ := filepath.Glob(filepath.Join(dir, pattern))
+			names, _ := filepath.Glob(filepath.Join(dir, pattern)) // the patterns are good
 			for _, name := range names {
-				real, err := filepath.EvalSymlinks(name)
-				if err != nil || seen[real] || !commandName.MatchString(filepath.Base(name)) {
-					continue
-				}
-				seen[real] = true
-				if t, ok := l.ask(ctx, name, path); ok && !seen["run:"+t.path] {
-					seen["run:"+t.path] = true
-					tools = append(tools, t)
+				if commandName.MatchString(filepath.Base(name)) {
+					files = append(files, name)
 				}
 			}
 		}
 	}
-	return tools
+	return files
 }
 
 // commandName is what a command with a version in its name may look like;
