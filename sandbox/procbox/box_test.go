@@ -66,10 +66,10 @@ func start(t *testing.T, box *procbox.Box, spec sandbox.Spec) {
 }
 
 // call calls an instance and returns the body.
-func call(t *testing.T, box *procbox.Box, id string) string {
+func call(t *testing.T, box *procbox.Box, id, path string) string {
 	t.Helper()
 	var a answer
-	res, err := box.Invoke(t.Context(), id, sandbox.Request{Method: "GET", Path: "/", Logging: true}, &a)
+	res, err := box.Invoke(t.Context(), id, sandbox.Request{Method: "GET", Path: path, Logging: true}, &a)
 	if err != nil || res.Crash != "" || a.status != 200 {
 		t.Fatalf("%v, %+v, status %d, logs %q", err, res, a.status, a.logs.String())
 	}
@@ -112,18 +112,34 @@ func pids(t *testing.T, text string) (all []int) {
 	return all
 }
 
+// TestStopKillsWhatUserCodeStarted is about every language: harnesses must not
+// leave the process group.
 func TestStopKillsWhatUserCodeStarted(t *testing.T) {
 	t.Parallel()
 	require.Command(t, "ps")
 	box := open(t)
-	spec := function(t, box, spawns)
-	start(t, box, spec)
-	all := pids(t, call(t, box, "i1"))
-	if err := box.Stop(t.Context(), "i1"); err != nil {
-		t.Fatal(err)
-	}
-	for _, pid := range all {
-		dies(t, pid)
+	for _, f := range fixtures {
+		t.Run(f.key, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			if err := os.CopyFS(dir, os.DirFS("testdata/"+f.key)); err != nil {
+				t.Fatal(err)
+			}
+			spec := sandbox.Spec{ID: f.key, Runtime: runtimeOf(t, box, f.key), Dir: dir, Entrypoint: f.entrypoint}
+			r, err := box.Build(t.Context(), sandbox.BuildSpec{Runtime: spec.Runtime, Dir: dir, Entrypoint: f.entrypoint}, io.Discard)
+			if err != nil || r.Failure != "" {
+				t.Fatal(r, err)
+			}
+			start(t, box, spec)
+			all := pids(t, call(t, box, f.key, "/child"))
+			if len(all) != 1 || !alive(all[0]) {
+				t.Fatalf("processes %v: there is nothing to kill", all)
+			}
+			if err := box.Stop(t.Context(), f.key); err != nil {
+				t.Fatal(err)
+			}
+			dies(t, all[0])
+		})
 	}
 }
 
@@ -133,7 +149,7 @@ func TestCloseStopsAll(t *testing.T) {
 	box := openAt(t, dir)
 	spec := function(t, box, spawns)
 	start(t, box, spec)
-	all := pids(t, call(t, box, "i1"))
+	all := pids(t, call(t, box, "i1", "/"))
 	for range 2 {
 		if err := box.Close(); err != nil {
 			t.Fatal(err)
@@ -177,7 +193,7 @@ func TestOwnerProcess(t *testing.T) {
 	}
 	box := openAt(t, dir)
 	start(t, box, function(t, box, spawns))
-	fmt.Printf("\npids %s\n", call(t, box, "i1"))
+	fmt.Printf("\npids %s\n", call(t, box, "i1", "/"))
 	io.Copy(io.Discard, os.Stdin) // until it is killed
 }
 
@@ -253,7 +269,7 @@ func TestEnvironmentDoesNotReachTheStart(t *testing.T) {
 	spec := function(t, box, `module.exports = ({res}) => res.text(process.env.NODE_OPTIONS + process.env.HOME)`)
 	spec.Env = map[string]string{"NODE_OPTIONS": "--require=/does/not/exist", "LD_PRELOAD": "/does/not/exist.so", "HOME": "/mine"}
 	start(t, box, spec)
-	if got := call(t, box, "i1"); got != "--require=/does/not/exist/mine" {
+	if got := call(t, box, "i1", "/"); got != "--require=/does/not/exist/mine" {
 		t.Errorf("environment %q", got)
 	}
 }
@@ -282,7 +298,7 @@ module.exports = ({res}) => res.text(fs.readdirSync('/proc/self/fd').map((fd) =>
 	}
 	defer syscall.Close(leak)
 	start(t, box, spec)
-	if got := call(t, box, "i1"); strings.Contains(got, "secret") || strings.Contains(got, "3 -> socket") {
+	if got := call(t, box, "i1", "/"); strings.Contains(got, "secret") || strings.Contains(got, "3 -> socket") {
 		t.Errorf("open descriptors:\n%s", got)
 	}
 }
@@ -316,7 +332,7 @@ module.exports = ({res, log}) => {
 	if err != nil || a.body.String() != "lives" || a.logs.Len() > 16<<20 || !strings.HasSuffix(a.logs.String(), "\nLog lines were dropped: they came faster than they could be sent.\n") {
 		t.Errorf("%v, body %q, %d bytes of logs", err, a.body.String(), a.logs.Len())
 	}
-	call(t, box, "i1")
+	call(t, box, "i1", "/")
 }
 
 func TestStartEndsWithItsContext(t *testing.T) {
@@ -352,7 +368,7 @@ func TestInstanceIDsAreUnique(t *testing.T) {
 	if _, err := box.Start(t.Context(), spec); err == nil {
 		t.Error("two instances of one id")
 	}
-	if got := call(t, box, "i1"); got != "first" {
+	if got := call(t, box, "i1", "/"); got != "first" {
 		t.Errorf("the first answers %q", got)
 	}
 }
