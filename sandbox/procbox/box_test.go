@@ -146,7 +146,7 @@ func TestStopKillsWhatUserCodeStarted(t *testing.T) {
 func TestCloseStopsAll(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	box := openAt(t, dir)
+	box := openAt(t, dir, "node")
 	spec := function(t, box, spawns)
 	start(t, box, spec)
 	all := pids(t, call(t, box, "i1", "/"))
@@ -167,13 +167,13 @@ func TestCloseStopsAll(t *testing.T) {
 	if _, err := box.Build(t.Context(), sandbox.BuildSpec{Runtime: spec.Runtime}, io.Discard); err == nil {
 		t.Error("a closed box builds")
 	}
-	openAt(t, dir) // the directory is free again
+	openAt(t, dir, "node") // the directory is free again
 }
 
 func TestDirectoryHasOneOwner(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	openAt(t, dir)
+	openAt(t, dir, "node")
 	if second, err := procbox.New(procbox.Config{Dir: dir}); err == nil {
 		second.Close()
 		t.Error("two boxes on one directory")
@@ -191,7 +191,7 @@ func TestOwnerProcess(t *testing.T) {
 	if dir == "" {
 		t.Skip("is run by TestDeadOwnerIsReaped")
 	}
-	box := openAt(t, dir)
+	box := openAt(t, dir, "node")
 	start(t, box, function(t, box, spawns))
 	fmt.Printf("\npids %s\n", call(t, box, "i1", "/"))
 	io.Copy(io.Discard, os.Stdin) // until it is killed
@@ -203,7 +203,7 @@ func TestDeadOwnerIsReaped(t *testing.T) {
 		require.Missing(t, "proc", "what is left can be told only from /proc")
 	}
 	dir := t.TempDir()
-	runtimeOf(t, open(t), "node")
+	runtimeOf(t, open(t, "node"), "node")
 	owner := exec.Command(os.Args[0], "-test.run=^TestOwnerProcess$")
 	owner.Env = append(os.Environ(), ownerDir+"="+dir)
 	in, err := owner.StdinPipe()
@@ -229,7 +229,7 @@ func TestDeadOwnerIsReaped(t *testing.T) {
 	if len(all) != 2 || !alive(all[0]) {
 		t.Fatalf("processes %v: there is nothing to reap", all)
 	}
-	openAt(t, dir)
+	openAt(t, dir, "node")
 	for _, pid := range all {
 		dies(t, pid)
 	}
@@ -257,7 +257,7 @@ func TestRecycledNumberIsLetAlone(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "run", "box-1.json"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	openAt(t, dir)
+	openAt(t, dir, "node")
 	if !alive(other.Process.Pid) {
 		t.Error("a process of another was killed")
 	}
@@ -265,7 +265,7 @@ func TestRecycledNumberIsLetAlone(t *testing.T) {
 
 func TestEnvironmentDoesNotReachTheStart(t *testing.T) {
 	t.Parallel()
-	box := open(t)
+	box := open(t, "node")
 	spec := function(t, box, `module.exports = ({res}) => res.text(process.env.NODE_OPTIONS + process.env.HOME)`)
 	spec.Env = map[string]string{"NODE_OPTIONS": "--require=/does/not/exist", "LD_PRELOAD": "/does/not/exist.so", "HOME": "/mine"}
 	start(t, box, spec)
@@ -281,7 +281,7 @@ func TestDescriptorsAreNotInherited(t *testing.T) {
 	if _, err := os.Stat("/proc/self/fd"); err != nil {
 		require.Missing(t, "proc", err.Error())
 	}
-	box := open(t)
+	box := open(t, "node")
 	spec := function(t, box, `const fs = require('fs');
 const {execSync} = require('child_process');
 module.exports = ({res}) => res.text(fs.readdirSync('/proc/self/fd').map((fd) => {
@@ -305,7 +305,7 @@ module.exports = ({res}) => res.text(fs.readdirSync('/proc/self/fd').map((fd) =>
 
 func TestCrashShowsLastOutput(t *testing.T) {
 	t.Parallel()
-	box := open(t)
+	box := open(t, "node")
 	start(t, box, function(t, box, `module.exports = () => {
   require('fs').writeSync(2, 'x'.repeat(20000) + 'last words\n');
   process.reallyExit(134);
@@ -321,7 +321,7 @@ func TestCrashShowsLastOutput(t *testing.T) {
 // most of it, says so, and lives.
 func TestLogFlood(t *testing.T) {
 	t.Parallel()
-	box := open(t)
+	box := open(t, "node")
 	start(t, box, function(t, box, `const line = 'x'.repeat(1000);
 module.exports = ({res, log}) => {
   for (let i = 0; i < 100000; i++) log(line);
@@ -338,7 +338,7 @@ module.exports = ({res, log}) => {
 func TestStartEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	box := openAt(t, dir)
+	box := openAt(t, dir, "node")
 	spec := function(t, box, `for (;;);`)
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
@@ -352,7 +352,7 @@ func TestStartEndsWithItsContext(t *testing.T) {
 
 func TestCodeThatExitsFailsStart(t *testing.T) {
 	t.Parallel()
-	box := open(t)
+	box := open(t, "node")
 	spec := function(t, box, `process.stderr.write('no licence\n'); process.exit(5)`)
 	if _, err := box.Start(t.Context(), spec); err == nil || !strings.Contains(err.Error(), "exit status 5: no licence") {
 		t.Errorf("%v, want what it printed", err)
@@ -362,7 +362,7 @@ func TestCodeThatExitsFailsStart(t *testing.T) {
 
 func TestInstanceIDsAreUnique(t *testing.T) {
 	t.Parallel()
-	box := open(t)
+	box := open(t, "node")
 	spec := function(t, box, `module.exports = ({res}) => res.text('first')`)
 	start(t, box, spec)
 	if _, err := box.Start(t.Context(), spec); err == nil {
@@ -375,7 +375,7 @@ func TestInstanceIDsAreUnique(t *testing.T) {
 
 func TestBuildKillsWhatItLeaves(t *testing.T) {
 	t.Parallel()
-	box := open(t)
+	box := open(t, "node")
 	spec := function(t, box, "")
 	var logs bytes.Buffer
 	r, err := box.Build(t.Context(), sandbox.BuildSpec{

@@ -44,15 +44,15 @@ func BenchmarkInvoke(b *testing.B) {
 	}
 }
 
-// open opens a Box on a directory of its own.
-func open(t testing.TB) *procbox.Box {
+// open opens a Box on a directory of its own, for some languages or all.
+func open(t testing.TB, languages ...string) *procbox.Box {
 	t.Helper()
-	return openAt(t, t.TempDir())
+	return openAt(t, t.TempDir(), languages...)
 }
 
-func openAt(t testing.TB, dir string) *procbox.Box {
+func openAt(t testing.TB, dir string, languages ...string) *procbox.Box {
 	t.Helper()
-	box, err := procbox.New(procbox.Config{Dir: dir, Path: cmp.Or(os.Getenv("PATH"), procbox.DefaultPath)})
+	box, err := procbox.New(procbox.Config{Dir: dir, Path: cmp.Or(os.Getenv("PATH"), procbox.DefaultPath), Languages: languages})
 	if err != nil {
 		t.Fatal(err)
 	}
