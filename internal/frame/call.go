@@ -68,13 +68,13 @@ func (ex *exchange) open(ctx context.Context, call Call) error {
 	body, ok := ex.inline(call.Body)
 	if !ok {
 		ctx, ex.stop = context.WithCancel(ctx)
-		go ex.upload(ctx, call)
+		go ex.upload(ctx, ex.id, call)
 		return nil
 	}
 	if err := ex.c.w.wait(ctx); err != nil {
 		return err
 	}
-	return ex.start(call.Head, body, End)
+	return ex.start(ex.id, call.Head, body, End)
 }
 
 // inline returns a body that is small and in memory.
@@ -91,14 +91,18 @@ func (ex *exchange) inline(body io.Reader) (p []byte, ok bool) {
 	return ex.body[:n], err == nil
 }
 
-func (ex *exchange) start(head, body []byte, flags byte) error {
+// start sends the call, unless it is over already.
+func (ex *exchange) start(id uint32, head, body []byte, flags byte) error {
+	ex.mu.Lock()
+	defer ex.mu.Unlock()
+	if ex.id != id || ex.sealed {
+		return context.Canceled
+	}
 	ex.pre = AppendHead(ex.pre[:0], head)
-	at, err := ex.c.w.send(Frame{ex.id, CALL, flags, ex.pre}, body)
+	at, err := ex.c.w.send(Frame{id, CALL, flags, ex.pre}, body)
 	if err != nil {
 		return ErrClosed
 	}
-	ex.mu.Lock()
-	defer ex.mu.Unlock()
 	ex.sent, ex.at, ex.uploaded = true, at, flags == End
 	return nil
 }
@@ -153,26 +157,31 @@ func (ex *exchange) grant(n int) {
 // end forgets the call, tells the harness if it does not know, and lets go of
 // the receiver.
 func (ex *exchange) end(grace time.Duration, err error) Outcome {
+	ex.mu.Lock()
+	ex.sealed = true
+	id, sent, at := ex.id, ex.sent, ex.at
+	finished := ex.uploaded || !sent
+	ex.mu.Unlock()
 	over := true
-	if err != nil {
+	switch {
+	case err != nil && sent:
 		over = ex.reset(grace)
-	}
-	if ex.stop != nil {
-		ex.stop()
+	case err != nil:
+		ex.c.forget(id)
+	case !finished:
+		ex.c.w.send(Frame{id, RESET, End, nil}, nil) // answered before all was uploaded
 	}
 	ex.mu.Lock()
 	out := Outcome{Aborted: ex.aborted, Why: ex.why, Over: over}
-	sent, at, uploaded, id := ex.sent, ex.at, ex.uploaded, ex.id
 	ex.id, ex.to = 0, nil
 	ex.mu.Unlock()
 	if errors.Is(err, ErrClosed) {
 		out.Unsent = !sent || !ex.c.w.reached(at)
 	}
-	if err == nil && !uploaded && sent {
-		ex.c.w.send(Frame{id, RESET, End, nil}, nil) // answered before all was uploaded
-	}
 	if ex.stop == nil {
 		exchanges.Put(ex)
+	} else {
+		ex.stop()
 	}
 	return out
 }

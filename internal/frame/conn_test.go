@@ -213,6 +213,45 @@ func TestBodyFails(t *testing.T) {
 	}
 }
 
+// TestBodyFailsAtOnce has a body fail before there is anything to send: the
+// harness hears nothing of the call.
+func TestBodyFailsAtOnce(t *testing.T) {
+	t.Parallel()
+	p := newPeer(t)
+	cause := errors.New("cannot be read")
+	call := plain
+	call.Body = iotest.ErrReader(cause)
+	if a := p.begin(t.Context(), call, &answer{}).wait(t); !errors.Is(a.err, cause) || !a.Over {
+		t.Errorf("%v, %+v", a.err, a.Outcome)
+	}
+	p.begin(t.Context(), plain, &answer{})
+	if f := p.expect(frame.CALL); f.ID != 2 {
+		t.Errorf("frame of call %d, want 2", f.ID)
+	}
+}
+
+// TestCancelWhileTheBodyIsRead has a call end before its body came: it is never
+// sent, also when the body comes later.
+func TestCancelWhileTheBodyIsRead(t *testing.T) {
+	t.Parallel()
+	p := newPeer(t)
+	body, more := io.Pipe()
+	call := plain
+	call.Body = body
+	ctx, cancel := context.WithCancel(t.Context())
+	a := p.begin(ctx, call, &answer{})
+	cancel()
+	if a.wait(t); !errors.Is(a.err, context.Canceled) || !a.Over {
+		t.Errorf("%v, %+v", a.err, a.Outcome)
+	}
+	more.Write([]byte("late"))
+	more.Close()
+	p.begin(t.Context(), plain, &answer{})
+	if f := p.expect(frame.CALL); f.ID != 2 {
+		t.Errorf("frame of call %d, want 2", f.ID)
+	}
+}
+
 func TestResetByHarness(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)

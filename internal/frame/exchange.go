@@ -33,7 +33,8 @@ type exchange struct {
 	aborted  bool
 	why      string
 	err      error
-	credit   int // DATA bytes the upload may send
+	credit   int  // DATA bytes the upload may send
+	sealed   bool // nothing more of the body may be sent
 	sent     bool
 	at       uint64 // where the call begins in what was sent
 	uploaded bool
@@ -175,8 +176,7 @@ func (ex *exchange) fail(id uint32, err error) {
 }
 
 // upload sends the call and its body as it is read.
-func (ex *exchange) upload(ctx context.Context, call Call) {
-	id := ex.id
+func (ex *exchange) upload(ctx context.Context, id uint32, call Call) {
 	buf := make([]byte, MaxData)
 	n, err := io.ReadFull(call.Body, buf)
 	if err == io.ErrUnexpectedEOF {
@@ -184,7 +184,7 @@ func (ex *exchange) upload(ctx context.Context, call Call) {
 	}
 	flags := endIf(err)
 	if err = unlessEOF(err); err == nil && ctx.Err() == nil {
-		err = ex.start(call.Head, buf[:n], flags)
+		err = ex.start(id, call.Head, buf[:n], flags)
 	}
 	for err == nil && flags == 0 && ctx.Err() == nil {
 		flags, err = ex.more(ctx, id, call.Body, buf)
@@ -210,7 +210,7 @@ func (ex *exchange) more(ctx context.Context, id uint32, body io.Reader, buf []b
 	}
 	ex.mu.Lock()
 	defer ex.mu.Unlock()
-	if ex.id != id || ctx.Err() != nil {
+	if ex.id != id || ex.sealed {
 		return 0, context.Canceled
 	}
 	ex.credit -= n

@@ -46,7 +46,6 @@ func Benchmark(b *testing.B, target Target) {
 			id := s.start(b)
 			s.get(b, id, "/hello")
 			b.ReportAllocs()
-			b.SetParallelism(max(1, c/2)) // of GOMAXPROCS
 			b.ResetTimer()
 			s.spread(b, id, c)
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "calls/s")
