@@ -37,7 +37,7 @@ import (
 
 // Files are the harness programs by file name.
 //
-//go:embed *
+//go:embed *.js *.[pr]*
 var Files embed.FS
 
 // Build is what a language's own build step gets.
