@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"io"
 	"strings"
 	"time"
 
@@ -60,7 +59,8 @@ func (p *Project) Stream(ctx context.Context, by Actor, function string, r Strea
 	out := newAnswer(p.e.cfg.Limits, w)
 	body := r.Body
 	if body != nil {
-		body = io.LimitReader(body, int64(p.e.cfg.Limits.RequestBody))
+		max := int64(p.e.cfg.Limits.RequestBody)
+		body = &bounded{body, max, Errorf(TypeBadRequest, "The request's body is larger than %d bytes.", max)}
 	}
 	c, err := p.e.prepare(ctx, k, &x, by, r.ClientIP, out)
 	if err != nil {

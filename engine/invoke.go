@@ -98,6 +98,7 @@ func (e *Engine) invokeOn(ctx context.Context, instance string, c call) (sandbox
 // judge turns how a call ended into an outcome, and completes the answer.
 func (e *Engine) judge(ctx context.Context, c call, res sandbox.Result, err error) outcome {
 	reason, bad := isBadAnswer(err)
+	var refused *Error
 	switch {
 	case bad:
 		c.out.fail(reason)
@@ -112,6 +113,8 @@ func (e *Engine) judge(ctx context.Context, c call, res sandbox.Result, err erro
 	case ctx.Err() != nil:
 		c.out.fail(textStopping)
 		return outcome{failed: true, interrupted: true}
+	case errors.As(err, &refused): // the request's body
+		c.out.fail(refused.Message)
 	case errors.Is(err, sandbox.ErrTooLarge):
 		c.out.fail("The request's headers are too large.")
 	case err != nil && c.out.passed:

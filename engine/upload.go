@@ -139,7 +139,7 @@ func blobKey(kind, project, id string) string { return kind + "/" + project + "/
 // putSource stores an archive, within the limit.
 func (p *Project) putSource(ctx context.Context, key string, r io.Reader) (int64, error) {
 	limit := p.e.cfg.Limits.SourceSize
-	n, err := p.e.cfg.Blobs.Put(ctx, key, &bounded{r: r, left: limit})
+	n, err := p.e.cfg.Blobs.Put(ctx, key, &bounded{r, limit, Errorf(TypeFileSize, "")})
 	switch {
 	case err != nil:
 		return 0, fail(err, "")
@@ -150,10 +150,11 @@ func (p *Project) putSource(ctx context.Context, key string, r io.Reader) (int64
 	return n, nil
 }
 
-// bounded fails with storage_invalid_file_size after left bytes.
+// bounded fails with an error when more than left bytes are read.
 type bounded struct {
 	r    io.Reader
 	left int64
+	err  *Error
 }
 
 func (b *bounded) Read(p []byte) (int, error) {
@@ -162,7 +163,7 @@ func (b *bounded) Read(p []byte) (int, error) {
 	}
 	n, err := b.r.Read(p)
 	if b.left -= int64(n); b.left < 0 {
-		return 0, Errorf(TypeFileSize, "")
+		return 0, b.err
 	}
 	return n, err
 }

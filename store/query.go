@@ -6,7 +6,7 @@ import "strings"
 // first 25 rows in order of creation.
 type Query struct {
 	Filters []Filter // all must match
-	Orders  []Order  // first decides; ties, and no order at all, by creation
+	Orders  []Order  // first decides; ties by creation, in the direction of the last
 	Limit   int      // 0: DefaultLimit; more than MaxLimit: MaxLimit
 	Offset  int
 	// After and Before are ids: only rows behind or in front of that one, in
@@ -32,7 +32,8 @@ type Filter struct {
 	Nested []Filter
 }
 
-// Order is one sort key. An empty Attr is the order of creation.
+// Order is one sort key. An empty Attr is the order of creation: CreatedAt, and
+// Seq within one instant. Null sorts before everything else.
 type Order struct {
 	Attr string
 	Desc bool

@@ -34,11 +34,11 @@ func nullable(n int64) any {
 // AppendExecutions implements store.Executions with prepared statements: it is
 // what every synchronous execution waits for.
 func (r records) AppendExecutions(ctx context.Context, rows []store.Execution) error {
-	if err := r.s.prepare(ctx); err != nil {
-		return failed("prepare insert", err)
-	}
 	if r.tx != nil {
 		return failed("append executions", r.s.append(ctx, r.tx.Tx, rows))
+	}
+	if err := r.s.prepare(ctx); err != nil {
+		return failed("prepare insert", err)
 	}
 	t, err := r.s.db.DB.BeginTx(ctx, nil)
 	if err != nil {
@@ -51,35 +51,63 @@ func (r records) AppendExecutions(ctx context.Context, rows []store.Execution) e
 	return failed("append executions", t.Commit())
 }
 
-// prepare makes the statements of AppendExecutions, once.
-func (s *Store) prepare(ctx context.Context) (err error) {
+// inserts are the statements of AppendExecutions.
+type inserts struct{ execution, payload *sql.Stmt }
+
+// prepare makes the statements once. Inside a transaction, which may hold the
+// only connection, it must not be called.
+func (s *Store) prepare(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.inserts != nil {
+	if s.inserts.execution != nil {
 		return nil
 	}
-	marks := strings.TrimSuffix(strings.Repeat("?, ", strings.Count(executionColumns, ",")+1), ", ")
-	payload, err := s.db.DB.PrepareContext(ctx, fmt.Sprintf(`INSERT INTO "%spayloads" (project_id, execution_id, function_id, sealed) VALUES (?, ?, ?, ?)`, s.prefix))
-	if err != nil {
-		return err
+	in, err := s.prepareOn(ctx, s.db.DB)
+	if err == nil {
+		s.inserts = in
 	}
-	s.payload = payload
-	s.inserts, err = s.db.DB.PrepareContext(ctx, fmt.Sprintf(`INSERT INTO "%sexecutions" (%s) VALUES (%s)`, s.prefix, executionColumns, marks))
 	return err
 }
 
+func (s *Store) prepareOn(ctx context.Context, db interface {
+	PrepareContext(ctx context.Context, query string) (*sql.Stmt, error)
+}) (in inserts, err error) {
+	marks := strings.TrimSuffix(strings.Repeat("?, ", strings.Count(executionColumns, ",")+1), ", ")
+	in.execution, err = db.PrepareContext(ctx, fmt.Sprintf(`INSERT INTO "%sexecutions" (%s) VALUES (%s)`, s.prefix, executionColumns, marks))
+	if err != nil {
+		return in, err
+	}
+	in.payload, err = db.PrepareContext(ctx, fmt.Sprintf(`INSERT INTO "%spayloads" (project_id, execution_id, function_id, sealed) VALUES (?, ?, ?, ?)`, s.prefix))
+	return in, err
+}
+
+// on returns the statements on a transaction.
+func (s *Store) on(ctx context.Context, t *sql.Tx) (inserts, error) {
+	s.mu.Lock()
+	in := s.inserts
+	s.mu.Unlock()
+	if in.execution == nil {
+		return s.prepareOn(ctx, t)
+	}
+	return inserts{t.StmtContext(ctx, in.execution), t.StmtContext(ctx, in.payload)}, nil
+}
+
+// append inserts rows on a transaction, which closes the statements when it ends.
 func (s *Store) append(ctx context.Context, t *sql.Tx, rows []store.Execution) error {
-	insert := t.StmtContext(ctx, s.inserts)
-	defer insert.Close()
+	in, err := s.on(ctx, t)
+	if err != nil {
+		return err
+	}
 	for i := range rows {
 		x := &rows[i]
-		if _, err := insert.ExecContext(ctx, executionValues(x)...); err != nil {
+		if _, err := in.execution.ExecContext(ctx, executionValues(x)...); err != nil {
 			return err
 		}
-		if x.Payload != nil {
-			if _, err := t.StmtContext(ctx, s.payload).ExecContext(ctx, x.Project, x.ID, x.FunctionID, x.Payload); err != nil {
-				return err
-			}
+		if x.Payload == nil {
+			continue
+		}
+		if _, err := in.payload.ExecContext(ctx, x.Project, x.ID, x.FunctionID, x.Payload); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -8,7 +8,6 @@ package sqlstore
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"regexp"
@@ -39,8 +38,7 @@ type Store struct {
 	close  func() error
 
 	mu      sync.Mutex
-	inserts *sql.Stmt // of executions, prepared when first needed
-	payload *sql.Stmt
+	inserts inserts // prepared when first needed
 }
 
 var _ store.Store = (*Store)(nil)
@@ -89,12 +87,10 @@ func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var errs []error
-	for _, stmt := range []*sql.Stmt{s.inserts, s.payload} {
-		if stmt != nil {
-			errs = append(errs, stmt.Close())
-		}
+	if s.inserts.execution != nil {
+		errs = append(errs, s.inserts.execution.Close(), s.inserts.payload.Close())
+		s.inserts = inserts{}
 	}
-	s.inserts, s.payload = nil, nil
 	if s.close != nil {
 		errs = append(errs, s.close())
 		s.close = nil

@@ -1,0 +1,281 @@
+package sqlite_test
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect/sqlitedialect"
+	"go.uber.org/goleak"
+
+	"github.com/fnkit/fnkit/store"
+	"github.com/fnkit/fnkit/store/sqlstore"
+	"github.com/fnkit/fnkit/store/sqlstore/sqlite"
+	"github.com/fnkit/fnkit/store/storetest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func open(t testing.TB, path string) *sqlstore.Store {
+	t.Helper()
+	s, err := sqlite.Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func TestStore(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, func(t *testing.T) store.Store { return open(t, filepath.Join(t.TempDir(), "a b?.db")) })
+}
+
+// host returns a handle as a host may have it.
+func host(t *testing.T, path string) *bun.DB {
+	t.Helper()
+	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(10000)&_txlock=immediate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.SetMaxOpenConns(1)
+	t.Cleanup(func() { db.Close() })
+	return bun.NewDB(db, sqlitedialect.New())
+}
+
+func TestBesideTheHostsTables(t *testing.T) {
+	t.Parallel()
+	db := host(t, filepath.Join(t.TempDir(), "host.db"))
+	if _, err := db.Exec("CREATE TABLE functions (id TEXT)"); err != nil {
+		t.Fatal(err)
+	}
+	for _, prefix := range []string{"fnkit_", "other_"} {
+		s, err := sqlstore.New(db, sqlstore.Options{Prefix: prefix})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := s.Migrate(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := s.CreateFunction(t.Context(), store.Function{Project: "p", ID: "f", CreatedAt: time.UnixMilli(1), UpdatedAt: time.UnixMilli(1)}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.AppendExecutions(t.Context(), []store.Execution{{Project: "p", ID: "x", CreatedAt: time.UnixMilli(1), UpdatedAt: time.UnixMilli(1)}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.Ping(); err != nil {
+		t.Errorf("the host's handle was closed: %v", err)
+	}
+	for _, prefix := range []string{"", "1a", "A_", `x"; DROP`, strings.Repeat("x", 40)} {
+		if _, err := sqlstore.New(db, sqlstore.Options{Prefix: prefix}); prefix != "" && err == nil {
+			t.Errorf("took the prefix %q", prefix)
+		}
+	}
+}
+
+func TestManyMigrateAtOnce(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "db")
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			s, err := sqlite.Open(t.Context(), path)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if err := errors.Join(s.Ping(t.Context()), s.Close()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestACutOffMigrationIsDoneAgain(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "db")
+	db := host(t, path)
+	// A step that died before its commit leaves the version table and nothing else.
+	if _, err := db.Exec("CREATE TABLE fnkit_migrations (version INTEGER PRIMARY KEY)"); err != nil {
+		t.Fatal(err)
+	}
+	// One that fails in the middle, on a table in its way, leaves nothing either.
+	if _, err := db.Exec("CREATE TABLE fnkit_logs (x INTEGER)"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sqlite.Open(t.Context(), path); err == nil {
+		t.Fatal("migrated over a table in the way")
+	}
+	var n int
+	if err := db.QueryRow("SELECT count(*) FROM sqlite_master WHERE name = 'fnkit_functions'").Scan(&n); err != nil || n != 0 {
+		t.Fatalf("%d tables of a step that failed are left, %v", n, err)
+	}
+	if _, err := db.Exec("DROP TABLE fnkit_logs"); err != nil {
+		t.Fatal(err)
+	}
+	open(t, path)
+}
+
+func TestANewerDatabaseIsRefused(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "db")
+	s := open(t, path)
+	if err := s.Ping(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := host(t, path).Exec("INSERT INTO fnkit_migrations (version) VALUES (99)"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sqlite.Open(t.Context(), path); !errors.Is(err, sqlstore.ErrNewer) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestRecordsSurviveReopening(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "db")
+	s, err := sqlite.Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.CreateFunction(t.Context(), store.Function{Project: "p", ID: "f", Name: "kept"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.Close(), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := open(t, path).GetFunction(t.Context(), "p", "f"); err != nil || f.Name != "kept" {
+		t.Errorf("%+v, %v", f, err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
+		t.Errorf("the file has mode %v, %v", info.Mode(), err)
+	}
+}
+
+func TestUnavailable(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if _, err := sqlite.Open(t.Context(), filepath.Join(dir, "no", "such", "db")); err == nil {
+		t.Error("opened a file in a directory that does not exist")
+	}
+	path := filepath.Join(dir, "db")
+	s, err := sqlite.Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for what, err := range map[string]error{
+		"read":  second(s.GetFunction(t.Context(), "p", "f")),
+		"write": second(s.CreateFunction(t.Context(), store.Function{Project: "p", ID: "f"})),
+		"tx":    s.AppendExecutions(t.Context(), []store.Execution{{Project: "p", ID: "x"}}),
+		"ping":  s.Ping(t.Context()),
+	} {
+		if !errors.Is(err, store.ErrUnavailable) {
+			t.Errorf("%s on a closed store: %v", what, err)
+		}
+	}
+	// A handle that may only read.
+	db, err := sql.Open("sqlite", "file:"+path+"?mode=ro&_pragma=query_only(1)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	ro, err := sqlstore.New(bun.NewDB(db, sqlitedialect.New()), sqlstore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ro.CreateFunction(t.Context(), store.Function{Project: "p", ID: "f"}); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("write to a read-only database: %v", err)
+	}
+	if err := ro.Ping(t.Context()); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("ping of a read-only database: %v", err)
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+func executions(from, n int) []store.Execution {
+	rows := make([]store.Execution, n)
+	for i := range rows {
+		status := store.ExecutionCompleted
+		if (from+i)%100 == 0 {
+			status = store.ExecutionFailed
+		}
+		at := time.UnixMilli(1_700_000_000_000 + int64(from+i))
+		rows[i] = store.Execution{
+			Project: "p", ID: fmt.Sprintf("%020d", from+i), FunctionID: fmt.Sprint("f", (from+i)%3), DeploymentID: "d", CreatedAt: at, UpdatedAt: at, Status: status,
+			Trigger: store.TriggerHTTP, RequestMethod: "GET", RequestPath: "/", ResponseStatusCode: 200, Logs: "one line\n", Duration: time.Millisecond,
+		}
+	}
+	return rows
+}
+
+func BenchmarkAppendExecutions(b *testing.B) {
+	for _, batch := range []int{1, 27, 200} {
+		b.Run(fmt.Sprint("batch=", batch), func(b *testing.B) {
+			s := open(b, filepath.Join(b.TempDir(), "db"))
+			next := 0
+			for b.Loop() {
+				if err := s.AppendExecutions(b.Context(), executions(next, batch)); err != nil {
+					b.Fatal(err)
+				}
+				next += batch
+			}
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(next), "µs/row")
+		})
+	}
+}
+
+// BenchmarkList reads a page of 25 of a function's failed executions, newest
+// first, behind a cursor, among 10 000 rows and among 1 000 000.
+func BenchmarkList(b *testing.B) {
+	var perOp [2]float64
+	for i, rows := range []int{10_000, 1_000_000} {
+		b.Run(fmt.Sprint("rows=", rows), func(b *testing.B) {
+			s := open(b, filepath.Join(b.TempDir(), "db"))
+			for n := 0; n < rows; n += 5000 {
+				if err := s.AppendExecutions(b.Context(), executions(n, 5000)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			middle := rows / 2 / 300 * 300 // a failed one of f0
+			q := store.Query{
+				Filters: []store.Filter{{Op: store.Equal, Attr: "status", Values: []any{"failed"}}},
+				Orders:  []store.Order{{Attr: "$createdAt", Desc: true}}, After: fmt.Sprintf("%020d", middle),
+			}
+			for b.Loop() {
+				page, err := s.ListExecutions(b.Context(), "p", "f0", "", q)
+				if err != nil || len(page) < 10 {
+					b.Fatal(len(page), err)
+				}
+				if _, err := s.CountExecutions(b.Context(), "p", "f0", "", q, 5000); err != nil {
+					b.Fatal(err)
+				}
+			}
+			perOp[i] = float64(b.Elapsed()) / float64(b.N)
+		})
+	}
+	if perOp[0] > 0 && perOp[1] > 0 {
+		b.Logf("among 1 000 000 rows it takes %.2f times as long as among 10 000", perOp[1]/perOp[0])
+	}
+}

@@ -1,0 +1,249 @@
+package storetest
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/fnkit/fnkit/store"
+)
+
+// The queues are shared by all projects of a store, and so by all tests on it:
+// these tests look only at rows of their own, which are due long before others.
+
+// past is when the rows of queue tests are due.
+func past(n int) time.Time { return epoch.AddDate(-1, 0, 0).Add(time.Duration(n) * time.Second) }
+
+func (s *suite) waiting(id string, due time.Time) store.Execution {
+	x := s.execution(id, "f")
+	x.Status, x.ReadyAt, x.Payload, x.Logs, x.Errors = store.ExecutionWaiting, due, []byte("sealed "+id), "", ""
+	return x
+}
+
+// claim claims rows and returns those of the test's project.
+func (s *suite) claim(now, until time.Time, limit int) []store.Claimed[store.Execution] {
+	s.Helper()
+	rows, err := s.Runs().Claim(s.ctx, store.ClaimParams{Now: now, LeaseUntil: until, Limit: limit})
+	s.must(err)
+	return slices.DeleteFunc(rows, func(c store.Claimed[store.Execution]) bool { return c.Lease.Project != s.project })
+}
+
+func ids(rows []store.Claimed[store.Execution]) []string {
+	var out []string
+	for _, c := range rows {
+		out = append(out, c.Lease.ID)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func (s *suite) queue() {
+	s.append(s.waiting("due1", past(1)), s.waiting("due2", past(2)), s.waiting("later", past(100)), s.execution("final", "f"))
+	next, ok, err := s.Runs().NextDue(s.ctx)
+	if s.must(err); !ok || next.After(past(1)) {
+		s.Errorf("next due %s, %v", next, ok)
+	}
+	rows := s.claim(past(10), past(40), 10)
+	s.same("claimed", ids(rows), []string{"due1", "due2"})
+	for _, c := range rows {
+		if c.Row.Status != store.ExecutionProcessing || c.Row.Attempt != 1 || c.Lease.Attempt != 1 || !c.Row.ReadyAt.Equal(past(40)) || string(c.Row.Payload) != "sealed "+c.Row.ID {
+			s.Errorf("claimed %+v", c)
+		}
+	}
+	if again := s.claim(past(11), past(41), 10); len(again) != 0 {
+		s.Errorf("claimed again %v", ids(again))
+	}
+
+	done := rows[0]
+	done.Row.Status, done.Row.ReadyAt, done.Row.Logs, done.Row.ResponseStatusCode = store.ExecutionCompleted, time.Time{}, "done\n", 201
+	done.Row.UserID = "somebody else" // is not written
+	back := rows[1]
+	back.Row.Status, back.Row.ReadyAt = store.ExecutionWaiting, past(20)
+	lost, err := s.Runs().Settle(s.ctx, []store.Settlement[store.Execution]{{Lease: done.Lease, Row: done.Row}, {Lease: back.Lease, Row: back.Row}})
+	if s.must(err); len(lost) != 0 {
+		s.Fatalf("lost %v", lost)
+	}
+	got, err := s.GetExecution(s.ctx, s.project, "f", done.Lease.ID)
+	if s.must(err); got.Status != store.ExecutionCompleted || got.Logs != "done\n" || got.ResponseStatusCode != 201 || got.UserID != "u" || !got.ReadyAt.IsZero() {
+		s.Errorf("settled %+v", got)
+	}
+	if early := s.claim(past(19), past(60), 10); len(early) != 0 {
+		s.Errorf("claimed before it was due: %v", ids(early))
+	}
+	rows = s.claim(past(20), past(60), 10)
+	if len(rows) != 1 || rows[0].Lease.Attempt != 2 || len(rows[0].Row.Payload) == 0 {
+		s.Fatalf("put back and claimed: %+v", rows)
+	}
+}
+
+func (s *suite) leases() {
+	s.append(s.waiting("x", past(1)))
+	first := s.claim(past(1), past(10), 5)
+	if len(first) != 1 {
+		s.Fatalf("claimed %v", ids(first))
+	}
+	lost, err := s.Runs().Renew(s.ctx, []store.Lease{first[0].Lease, {Project: s.project, ID: "none", Attempt: 1}}, past(20))
+	s.must(err)
+	s.same("lost", lost, []store.Lease{{Project: s.project, ID: "none", Attempt: 1}})
+	if early := s.claim(past(19), past(30), 5); len(early) != 0 {
+		s.Fatal("claimed under a renewed lease")
+	}
+	second := s.claim(past(20), past(40), 5) // the lease has ended
+	if len(second) != 1 || second[0].Lease.Attempt != 2 {
+		s.Fatalf("after the lease: %+v", second)
+	}
+	// The first worker wakes up late: nothing it says counts.
+	late := first[0]
+	late.Row.Status, late.Row.ReadyAt, late.Row.Logs = store.ExecutionFailed, time.Time{}, "late"
+	lost, err = s.Runs().Settle(s.ctx, []store.Settlement[store.Execution]{{Lease: late.Lease, Row: late.Row}})
+	s.must(err)
+	s.same("lost by the late worker", lost, []store.Lease{late.Lease})
+	lost, err = s.Runs().Renew(s.ctx, []store.Lease{late.Lease}, past(100))
+	s.must(err)
+	s.same("not renewed", lost, []store.Lease{late.Lease})
+	if got, err := s.GetExecution(s.ctx, s.project, "f", "x"); err != nil || got.Status != store.ExecutionProcessing || got.Logs != "" {
+		s.Errorf("%+v, %v", got, err)
+	}
+	// Once final, a row is nobody's.
+	done := second[0]
+	done.Row.Status, done.Row.ReadyAt = store.ExecutionCompleted, time.Time{}
+	for i, want := range []int{0, 1} {
+		lost, err := s.Runs().Settle(s.ctx, []store.Settlement[store.Execution]{{Lease: done.Lease, Row: done.Row}})
+		if s.must(err); len(lost) != want {
+			s.Errorf("settle %d lost %v", i, lost)
+		}
+	}
+}
+
+// fair: one project with many rows does not keep the others waiting.
+func (s *suite) fair() {
+	loud := *s
+	loud.project += "-0-loud"
+	var rows []store.Execution
+	for i := range 200 {
+		rows = append(rows, loud.waiting(fmt.Sprint("x", i), past(0)))
+	}
+	var quiet []string
+	for i := range 5 {
+		q := *s
+		q.project += fmt.Sprint("-1-quiet", i)
+		quiet = append(quiet, q.project)
+		rows = append(rows, q.waiting("x", past(5)))
+	}
+	future := *s
+	future.project += "-0-future" // has rows, none of them due
+	rows = append(rows, future.waiting("x", past(5000)))
+	s.append(rows...)
+	got := map[string]int{}
+	after := ""
+	for range 20 {
+		claimed, err := s.Runs().Claim(s.ctx, store.ClaimParams{Now: past(10), LeaseUntil: past(4000), Limit: 20, After: after})
+		s.must(err)
+		if len(claimed) > 20+len(quiet)+50 {
+			s.Errorf("%d rows claimed, asked for 20", len(claimed))
+		}
+		after = ""
+		for _, c := range claimed {
+			got[c.Lease.Project]++
+			after = max(after, c.Lease.Project)
+		}
+		if got[quiet[0]]+got[quiet[1]]+got[quiet[2]]+got[quiet[3]]+got[quiet[4]] == 5 {
+			break
+		}
+	}
+	if got[loud.project] > 60 {
+		s.Errorf("%d rows of the loud project came before the last of the quiet ones", got[loud.project])
+	}
+	for _, q := range quiet {
+		if got[q] != 1 {
+			s.Errorf("%d rows of %s", got[q], q)
+		}
+	}
+	if got[future.project] != 0 {
+		s.Error("a row was claimed before it was due")
+	}
+}
+
+// claims: many workers at once take each row once.
+func (s *suite) claims() {
+	var rows []store.Execution
+	for i := range 150 {
+		rows = append(rows, s.waiting(fmt.Sprint("x", i), past(i%7)))
+	}
+	s.append(rows...)
+	var mu sync.Mutex
+	taken := map[string]int{}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 40 {
+				claimed, err := s.Runs().Claim(s.ctx, store.ClaimParams{Now: past(50), LeaseUntil: past(4000), Limit: 10})
+				if err != nil {
+					s.Error(err)
+					return
+				}
+				mu.Lock()
+				for _, c := range claimed {
+					if c.Lease.Project == s.project {
+						taken[c.Lease.ID]++
+					}
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	if len(taken) != 150 {
+		s.Errorf("%d of 150 rows claimed", len(taken))
+	}
+	for id, n := range taken {
+		if n != 1 {
+			s.Errorf("%s was claimed %d times", id, n)
+		}
+	}
+}
+
+func (s *suite) builds() {
+	s.create(s.function("f"))
+	d := s.deployment("d", "f")
+	d.ReadyAt, d.BuildID, d.BuildLogs = past(1), "", ""
+	d = s.createDeployment(d)
+	uploading := s.deployment("u", "f")
+	uploading.Status, uploading.ReadyAt = store.DeploymentUploading, time.Time{}
+	s.createDeployment(uploading)
+	claimed, err := s.Builds().Claim(s.ctx, store.ClaimParams{Now: past(2), LeaseUntil: past(10), Limit: 10})
+	s.must(err)
+	claimed = slices.DeleteFunc(claimed, func(c store.Claimed[store.Deployment]) bool { return c.Lease.Project != s.project })
+	if len(claimed) != 1 || claimed[0].Row.Status != store.DeploymentProcessing || claimed[0].Row.ID != "d" {
+		s.Fatalf("claimed %+v", claimed)
+	}
+	c := claimed[0]
+	c.Row.Status, c.Row.ReadyAt, c.Row.BuildID, c.Row.Activate = store.DeploymentBuilding, past(20), "b", false
+	settle := func() []store.Lease {
+		s.Helper()
+		lost, err := s.Builds().Settle(s.ctx, []store.Settlement[store.Deployment]{{Lease: c.Lease, Row: c.Row}})
+		s.must(err)
+		return lost
+	}
+	if lost := settle(); len(lost) != 0 {
+		s.Fatalf("lost %v", lost)
+	}
+	got, err := s.GetDeployment(s.ctx, s.project, "f", "d")
+	if s.must(err); got.Status != store.DeploymentBuilding || got.BuildID != "b" || !got.Activate || !got.ReadyAt.Equal(past(20)) {
+		s.Errorf("building: %+v", got)
+	}
+	// Canceled by the API: the worker's result does not count.
+	_, err = s.UpdateDeployment(s.ctx, s.project, "f", "d", func(d *store.Deployment) error {
+		d.Status, d.ReadyAt = store.DeploymentCanceled, time.Time{}
+		return nil
+	})
+	s.must(err)
+	c.Row.Status, c.Row.ReadyAt = store.DeploymentReady, time.Time{}
+	if lost := settle(); len(lost) != 1 {
+		s.Error("a canceled build was settled")
+	}
+	if got, err = s.GetDeployment(s.ctx, s.project, "f", "d"); err != nil || got.Status != store.DeploymentCanceled {
+		s.Errorf("%+v, %v", got, err)
+	}
+}
