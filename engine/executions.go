@@ -204,8 +204,13 @@ func (p *Project) executable(ctx context.Context, by Actor, function string) (*k
 	if !k.fn.Enabled && !by.Trusted() {
 		return nil, Errorf(TypeFunction, "")
 	}
-	if err := k.runnable(); err != nil {
-		return nil, err
+	if k.runnable() != nil { // before saying no, look whether another engine changed that just now
+		if k, err = p.e.load(ctx, functionKey{p.id, function}); err != nil {
+			return nil, err
+		}
+		if err := k.runnable(); err != nil {
+			return nil, err
+		}
 	}
 	return k, by.mayExecute(k.fn.Execute)
 }

@@ -22,6 +22,7 @@ type (
 	Runtime          = sandbox.Runtime
 	Event            = events.Event
 	Pattern          = events.Pattern
+	BlobInfo         = store.BlobInfo
 )
 
 // UniqueID, given as the id of a new record, asks for a generated one. So does
