@@ -18,6 +18,7 @@ var fixtures = []struct {
 }{
 	{"node", "index.js", nil},
 	{"python", "main.py", nil},
+	{"php", "index.php", []string{"closed"}},
 }
 
 func TestDriver(t *testing.T) {

@@ -1,0 +1,4 @@
+<?php
+return function ($context) {
+    return $context->res->text("never"
+};
