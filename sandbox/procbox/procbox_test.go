@@ -19,6 +19,7 @@ var fixtures = []struct {
 	{"node", "index.js", nil},
 	{"python", "main.py", nil},
 	{"php", "index.php", []string{"closed"}},
+	{"ruby", "index.rb", []string{"closed"}},
 }
 
 func TestDriver(t *testing.T) {

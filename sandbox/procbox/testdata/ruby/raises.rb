@@ -1,0 +1,1 @@
+raise "raised at load"

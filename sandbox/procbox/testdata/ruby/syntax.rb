@@ -1,0 +1,3 @@
+def main(context)
+  context.res.text("never"
+end
