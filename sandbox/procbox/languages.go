@@ -54,7 +54,7 @@ var languages = []language{
 	{
 		key: "ruby", commands: []string{"ruby", "ruby[0-9]*"},
 		probe: []string{"--disable=gems", "-e", "require 'rbconfig'; puts RUBY_VERSION, RbConfig.ruby"},
-		file:  "ruby.rb", killsCall: true,
+		argv:  []string{"--disable=gems"}, file: "ruby.rb", killsCall: true,
 		env: func(dir string) map[string]string {
 			return map[string]string{"BUNDLE_PATH": filepath.Join(dir, "vendor", "bundle")}
 		},
