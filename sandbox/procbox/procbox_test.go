@@ -20,6 +20,7 @@ var fixtures = []struct {
 	{"python", "main.py", nil},
 	{"php", "index.php", []string{"closed"}},
 	{"ruby", "index.rb", []string{"closed"}},
+	{"go", "main.go", []string{"load", "native", "cookies", "body-json-charset", "body-json-bad", "stream", "breaks", "endless", "closed"}},
 }
 
 func TestDriver(t *testing.T) {

@@ -84,10 +84,23 @@ final class Process
     public string $out = ''; // waits to be written; the calls' windows bound it
     public ?Call $call = null;
     public ?string $error = null; // of loading; '': loaded; null: not known yet
+    private string $how = '';
 
     public function __construct(public $handle, public $stream)
     {
         $this->frames = new Frames();
+    }
+
+    /** How it ended; '': it has not. */
+    public function ended(): string
+    {
+        if ($this->how === '') {
+            $s = proc_get_status($this->handle); // tells the exit status once
+            if (!$s['running']) {
+                $this->how = 'its process ended with ' . ($s['signaled'] ? "signal $s[termsig]" : "exit status $s[exitcode]");
+            }
+        }
+        return $this->how;
     }
 }
 
@@ -109,7 +122,7 @@ final class Master
     private string $out = '';
     private array $processes = []; // by number of the stream
     private array $calls = []; // by id
-    private array $dead = []; // handles of killed processes that were not seen to end
+    private array $dead = []; // processes that were killed and not seen to end
     private array $idle = []; // processes; the last used first
     private array $closed = []; // descriptors workers must not have
     private string $bind = '';
@@ -201,11 +214,12 @@ final class Master
             return;
         }
         $last = $now;
-        $this->dead = array_filter($this->dead, fn ($handle) => proc_get_status($handle)['running']);
+        $this->dead = array_filter($this->dead, fn ($p) => $p->ended() === '');
         foreach ($this->calls as $call) {
-            if (!proc_get_status($call->process->handle)['running']) {
+            $how = $call->process->ended();
+            if ($how !== '') {
                 $this->drain($call->process);
-                $this->lost($call->process, 'its process ended');
+                $this->lost($call->process, $how);
             }
         }
     }
@@ -406,14 +420,10 @@ final class Master
     /** How a process that closed its socket ended; it may need a moment. */
     private function ending(Process $p): string
     {
-        for ($i = 0; $i < 20; $i++) {
-            $s = proc_get_status($p->handle);
-            if (!$s['running']) {
-                return 'its process ended with ' . ($s['signaled'] ? "signal $s[termsig]" : "exit status $s[exitcode]");
-            }
+        for ($i = 0; $i < 20 && $p->ended() === ''; $i++) {
             usleep(1000);
         }
-        return 'its process closed the channel';
+        return $p->ended() ?: 'its process closed the channel';
     }
 
     private function spawn(): Process
@@ -437,10 +447,10 @@ final class Master
 
     private function kill(Process $p): void
     {
-        if (proc_get_status($p->handle)['running']) {
+        if ($p->ended() === '') {
             proc_terminate($p->handle, 9);
             // Giving up the handle would wait for the end.
-            $this->dead[] = $p->handle;
+            $this->dead[] = $p;
         }
         unset($this->processes[(int) $p->stream]);
         $this->idle = array_values(array_filter($this->idle, fn ($i) => $i !== $p));

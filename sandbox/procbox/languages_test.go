@@ -1,0 +1,126 @@
+package procbox_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fnkit/fnkit/sandbox"
+)
+
+// What a Go function prints belongs to the one call that runs.
+func TestGoPrints(t *testing.T) {
+	t.Parallel()
+	f := deploy(t, "go", "main.go", "", source{"main.go": `package handler
+
+import (
+	"fmt"
+	"log"
+	"runtime"
+
+	"github.com/open-runtimes/types-for-go/v4/openruntimes"
+)
+
+func Main(c openruntimes.Context) openruntimes.Response {
+	switch c.Req.Path {
+	case "/print":
+		fmt.Print("out\nno newline")
+		log.SetFlags(0)
+		log.Print("err")
+	case "/goexit":
+		runtime.Goexit()
+	}
+	return c.Res.Text(c.Req.Path + " " + c.Req.Query["a b"] + " " + c.Req.Headers["x-enforced"])
+}
+`})
+	r := f.get("/print?a%20b=c+d&a%20b=e")
+	r.text(t, "/print c d ")
+	out, errs := r.logs[sandbox.Stdout].String(), r.logs[sandbox.Stderr].String()
+	if !strings.HasSuffix(out, "out\nno newline\n") || !strings.HasSuffix(errs, "err\n") || strings.Count(out+errs, "Native logs detected.") != 1 {
+		t.Errorf("logs %q, errors %q", out, errs)
+	}
+	if r := f.get("/goexit"); r.status != 500 {
+		t.Errorf("a function that ends its goroutine: status %d", r.status)
+	}
+}
+
+// The processes that die in a call do not take the instance with them.
+func TestLostWorkers(t *testing.T) {
+	t.Parallel()
+	for key, code := range map[string]source{
+		"php": {"main": `<?php
+return function ($context) {
+    $context->log('before');
+    switch ($context->req->path) {
+        case '/exit': echo "half a line"; exit(4);
+        case '/fatal': ini_set('memory_limit', '32M'); $s = str_repeat('x', 1 << 30); break;
+        case '/kill': posix_kill(getmypid(), 9); sleep(1000);
+        case '/orphan': shell_exec('sleep 1000 >/dev/null 2>&1 &'); exit(5);
+        case '/stream':
+            return $context->res->send((function () { yield 'half'; exit(6); })());
+        case '/slow': sleep(1000);
+    }
+    return $context->res->text('fine');
+};
+`},
+		"ruby": {"main": `
+def main(context)
+  context.log("before")
+  case context.req.path
+  when "/exit"
+    $stderr.print "half a line"
+    exit!(4)
+  when "/fatal" then abort("exhausted")
+  when "/kill" then Process.kill(:KILL, $$) && sleep
+  when "/orphan"
+    spawn("sleep 1000", out: File::NULL, err: File::NULL)
+    exit!(5)
+  when "/stream"
+    return context.res.send(Enumerator.new { |y| y << "half"; exit!(6) })
+  when "/slow" then sleep
+  end
+  context.res.text("fine")
+end
+`},
+	} {
+		t.Run(key, func(t *testing.T) {
+			t.Parallel()
+			f := deploy(t, key, "main", "", code)
+			for path, want := range map[string]string{"/exit": "exit status 4", "/fatal": "exhausted", "/kill": "signal 9", "/orphan": "exit status 5"} {
+				r := f.get(path)
+				if errs := r.logs[sandbox.Stderr].String(); r.status != 500 || !strings.Contains(errs, want) || !strings.HasPrefix(r.logs[sandbox.Stdout].String(), "before\n") {
+					t.Errorf("%s: status %d, logs %q, errors %q, want %s", path, r.status, &r.logs[sandbox.Stdout], errs, want)
+				}
+			}
+			if r := f.get("/stream"); r.result.Aborted == "" || r.body.String() != "half" {
+				t.Errorf("%+v, body %q, want Aborted after half", r.result, &r.body)
+			}
+			f.get("/").text(t, "fine") // by a new process, which is ready for the next call
+			r := f.within("/slow", 500*time.Millisecond)
+			if r.status != 500 || !r.result.TimedOut || r.result.Retire || r.logs[sandbox.Stdout].String() != "before\n" {
+				t.Errorf("timeout: status %d, %+v, logs %q", r.status, r.result, &r.logs[sandbox.Stdout])
+			}
+			f.get("/").text(t, "fine")
+		})
+	}
+}
+
+// Code that ends its process while it is loaded is code that cannot be loaded.
+func TestExitWhileLoading(t *testing.T) {
+	t.Parallel()
+	for key, tc := range map[string]struct{ code, want string }{
+		"php":  {"<?php exit(0);", "Failed to load module: the file ended the process"},
+		"ruby": {"exit!(3)", "Failed to load module: its process ended with exit status 3."},
+	} {
+		t.Run(key, func(t *testing.T) {
+			t.Parallel()
+			f := deploy(t, key, "main", "", source{"main": tc.code})
+			for range 2 {
+				r := f.get("/")
+				if errs := r.logs[sandbox.Stderr].String(); r.status != 503 || !strings.Contains(errs, tc.want) {
+					t.Errorf("status %d, errors %q, want %q", r.status, errs, tc.want)
+				}
+			}
+		})
+	}
+}
