@@ -49,7 +49,7 @@ var languages = []language{
 		key: "php", commands: []string{"php", "php[0-9]*"},
 		probe: []string{"-n", "-r", `echo PHP_VERSION,"\n",PHP_BINARY;`},
 		file:  "php.php", killsCall: true,
-		install: "install PHP 8.0 or newer with pcntl and posix (command php)",
+		install: "install PHP 8.0 or newer (command php)",
 	},
 	{
 		key: "ruby", commands: []string{"ruby", "ruby[0-9]*"},

@@ -23,6 +23,15 @@
 // Output of user code that is waiting to be sent is bounded: a harness drops log
 // lines, and says so in a line, rather than let them fill its memory.
 //
+// # A process for each call
+//
+// PHP and Ruby run one call at a time in a process. A master owns the channel, runs
+// no user code, and passes frames to workers, one for each call that runs at the
+// same time. A worker serves many calls one after the other, and is loaded anew
+// where one ended: a call that is reset or takes too long costs its worker only.
+// PHP cannot mark a descriptor close-on-exec: what a function starts inherits its
+// worker's socket, never the channel.
+//
 // # Compiled languages
 //
 // A build step turns the source into the program Dir/.fnkit/server, which is

@@ -110,8 +110,13 @@ final class Call
     public bool $answered = false; // its head is out
     public float $deadline = INF;
 
-    public function __construct(public int $id, public Process $process, public int $timeout)
+    public int $timeout; // milliseconds; 0: none
+    public bool $logging;
+
+    public function __construct(public int $id, public Process $process, array $head)
     {
+        $this->timeout = $head['t'] ?? 0;
+        $this->logging = ($head['l'] ?? 0) === 1;
     }
 }
 
@@ -124,7 +129,7 @@ final class Master
     private array $calls = []; // by id
     private array $dead = []; // processes that were killed and not seen to end
     private array $idle = []; // processes; the last used first
-    private array $closed = []; // descriptors workers must not have
+    private array $closed = []; // what later workers get for the master's descriptors
     private string $bind = '';
     private bool $bound = false;
 
@@ -132,10 +137,11 @@ final class Master
     {
         // The first worker gets ready while the host decides what to load.
         $this->idle[] = $this->spawn();
-        $before = self::descriptors();
         $this->channel = descriptor3(false);
-        foreach (array_diff(self::descriptors(), $before) as $fd) {
-            $this->closed[$fd] = ['file', '/dev/null', 'r'];
+        foreach (@scandir('/dev/fd') ?: [] as $fd) {
+            if ((int) $fd > 3) {
+                $this->closed[(int) $fd] = ['file', '/dev/null', 'r'];
+            }
         }
         $this->frames = new Frames();
         $this->out = frame(0, READY, 0, json_encode(['protocol' => 1, 'version' => PHP_VERSION]));
@@ -143,11 +149,6 @@ final class Master
             $this->write();
             $this->wait();
         }
-    }
-
-    private static function descriptors(): array
-    {
-        return array_filter(array_map('intval', @scandir('/dev/fd') ?: []), fn ($fd) => $fd > 3);
     }
 
     /** Ends everything. */
@@ -287,7 +288,7 @@ final class Master
         $p = array_pop($this->idle) ?? $this->spawn();
         $length = unpack('v', $frame, 10)[1];
         $head = json_decode(substr($frame, 12, $length), true);
-        $call = $this->calls[$id] = $p->call = new Call($id, $p, $head['t'] ?? 0);
+        $call = $this->calls[$id] = $p->call = new Call($id, $p, $head);
         $p->out .= $frame;
         if ($flags & END) {
             $this->start($call);
@@ -412,7 +413,9 @@ final class Master
 
     private function fail(Call $call, string $why, array $head): void
     {
-        $this->out .= frame($call->id, LOG, 0, "\2$why\n");
+        if ($call->logging) {
+            $this->out .= frame($call->id, LOG, 0, "\2$why\n");
+        }
         $this->out .= $call->answered ? frame($call->id, RESET, END, $why) : frame($call->id, HEAD, END, head($head));
         unset($this->calls[$call->id]);
     }
@@ -433,9 +436,6 @@ final class Master
         $handle = proc_open([PHP_BINARY, ...$options, __FILE__, 'worker'], $spec, $pipes);
         if (!$handle) {
             $this->quit(1);
-        }
-        foreach (array_keys($this->closed) as $fd) {
-            isset($pipes[$fd]) && fclose($pipes[$fd]);
         }
         $stream = $pipes[3];
         stream_set_blocking($stream, false);
@@ -599,8 +599,9 @@ function show(mixed $value): string
 
 function errorText(\Throwable $e): string
 {
-    $trace = array_filter(explode("\n", $e->getTraceAsString()), fn ($line) => !str_contains($line, __FILE__));
-    return get_class($e) . ': ' . $e->getMessage() . "\n" . implode("\n", $trace) . "\nAt " . $e->getFile() . ':' . $e->getLine();
+    $own = fn ($line) => str_contains($line, __FILE__) || str_ends_with($line, ' {main}');
+    $trace = array_filter(explode("\n", $e->getTraceAsString()), fn ($line) => !$own($line));
+    return implode("\n", [get_class($e) . ': ' . $e->getMessage(), ...$trace]) . "\nAt " . $e->getFile() . ':' . $e->getLine();
 }
 
 // ---- the worker ----

@@ -39,7 +39,7 @@ module FnKit
 
   def error_text(error)
     trace = (error.backtrace || []).reject { |line| line.start_with?(__FILE__) }
-    text = "#{error.message} (#{error.class})"
+    text = "#{utf8(error.message)} (#{error.class})"
     text = "#{trace.shift}: #{text}" unless trace.empty?
     [text, *trace.map { |line| "\tfrom #{line}" }].join("\n")
   end
@@ -48,10 +48,16 @@ module FnKit
     case value
     when Exception then error_text(value)
     when Array, Hash then JSON.generate(value)
-    else value.to_s
+    else utf8(value.to_s)
     end
   rescue JSON::GeneratorError
-    value.to_s
+    utf8(value.to_s)
+  end
+
+  # A text that can be joined with others.
+  def utf8(text)
+    text = text.dup.force_encoding(Encoding::UTF_8) if text.encoding == Encoding::BINARY
+    text.encode(Encoding::UTF_8, invalid: :replace, undef: :replace).scrub
   end
 
   # Cuts a stream of bytes into frames.
@@ -103,11 +109,13 @@ module FnKit
   end
 
   class Pending
-    attr_reader :id, :child, :timeout
+    attr_reader :id, :child, :timeout, :logging
     attr_accessor :started, :answered, :deadline
 
-    def initialize(id, child, timeout)
-      @id, @child, @timeout = id, child, timeout
+    def initialize(id, child, head)
+      @id, @child = id, child
+      @timeout = head["t"] || 0 # milliseconds; 0: none
+      @logging = head["l"] == 1
       @started = false # its body is complete
       @answered = false # its head is out
       @deadline = Float::INFINITY
@@ -238,7 +246,7 @@ module FnKit
     def start_call(id, flags, frame)
       child = @idle.pop || spawn
       head = JSON.parse(frame.byteslice(12, frame.byteslice(10, 2).unpack1("v")))
-      call = @calls[id] = child.call = Pending.new(id, child, head["t"] || 0)
+      call = @calls[id] = child.call = Pending.new(id, child, head)
       child.out << frame
       start_clock(call) if flags & FINAL != 0
     end
@@ -343,7 +351,7 @@ module FnKit
     end
 
     def fail_call(call, why, head)
-      @out << FnKit.frame(call.id, LOG, 0, "\2#{why}\n")
+      @out << FnKit.frame(call.id, LOG, 0, "\2#{why}\n") if call.logging
       @out << (call.answered ? FnKit.frame(call.id, RESET, FINAL, why) : FnKit.frame(call.id, HEAD, FINAL, FnKit.head(head)))
       @calls.delete(call.id)
     end
@@ -530,7 +538,6 @@ module FnKit
       if text.length > LINE_LIMIT
         text = "#{text[0, LINE_LIMIT]}... Log truncated due to size limit (#{LINE_LIMIT} characters)"
       end
-      text = text.encode(Encoding::UTF_8, invalid: :replace, undef: :replace) unless text.encoding == Encoding::UTF_8 || text.encoding == Encoding::BINARY
       @worker.send_frame(@id, LOG, 0, stream.chr << text.b << "\n")
     end
 
@@ -541,7 +548,7 @@ module FnKit
         @native = true
         @worker.send_frame(@id, LOG, 0, "\1#{NATIVE}")
       end
-      *lines, rest = (@partial + text.dup.force_encoding(Encoding::UTF_8)).split("\n", -1)
+      *lines, rest = (@partial + text).split("\n", -1)
       # No more of a line is kept than is shown of it.
       @partial = rest[0, LINE_LIMIT + 1]
       lines.each { |line| log(1, line) }
@@ -613,7 +620,7 @@ module FnKit
       return @real.write(*texts) unless call
 
       texts = texts.map(&:to_s)
-      call.printed(texts.join)
+      call.printed(texts.map { |t| FnKit.utf8(t) }.join)
       texts.sum(&:bytesize)
     end
     alias syswrite write
@@ -754,7 +761,7 @@ module FnKit
     rescue LoadFailure
       raise
     rescue SyntaxError => e
-      raise LoadFailure, "Syntax error in #{entrypoint}: #{e.message}"
+      raise LoadFailure, "Syntax error in #{entrypoint}: #{FnKit.utf8(e.message)}"
     rescue LoadError => e
       raise LoadFailure, "Failed to load file: #{e.message}"
     rescue Exception => e
