@@ -1,6 +1,7 @@
 package procbox_test
 
 import (
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -123,4 +124,93 @@ func TestExitWhileLoading(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The channel is the master's alone: a worker has one socket, which leads there.
+func TestWorkersHaveOneSocket(t *testing.T) {
+	t.Parallel()
+	for key, code := range map[string]string{
+		"php": `<?php
+return function ($context) {
+    if ($context->req->path === '/exit') exit(1);
+    $links = array_map(fn ($fd) => @readlink("/proc/self/fd/$fd"), scandir('/proc/self/fd'));
+    $sockets = array_unique(array_filter($links, fn ($l) => str_starts_with((string) $l, 'socket:')));
+    return $context->res->text((string) count($sockets));
+};
+`,
+		"ruby": `
+def main(context)
+  exit!(1) if context.req.path == "/exit"
+  links = Dir.children("/proc/self/fd").map { |fd| File.readlink("/proc/self/fd/#{fd}") rescue "" }
+  context.res.text(links.grep(/^socket:/).uniq.size.to_s)
+end
+`,
+	} {
+		t.Run(key, func(t *testing.T) {
+			t.Parallel()
+			if _, err := os.Stat("/proc/self/fd"); err != nil {
+				t.Skip("no /proc to look into")
+			}
+			f := deploy(t, key, "main", "", source{"main": code})
+			f.get("/").text(t, "1")
+			if r := f.get("/exit"); r.status != 500 {
+				t.Errorf("status %d", r.status)
+			}
+			f.get("/").text(t, "1") // by another process
+		})
+	}
+}
+
+// Text that is not UTF-8 is logged with replacements.
+func TestRubyBrokenText(t *testing.T) {
+	t.Parallel()
+	r := deploy(t, "ruby", "main.rb", "", source{"main.rb": `
+def main(context)
+  context.log("\xff".b, "é", "\xe9".dup.force_encoding("ISO-8859-1"))
+  $stdout.write("\xff\n".b, "é")
+  context.res.empty
+end
+`}).get("/")
+	if out := r.logs[sandbox.Stdout].String(); r.status != 204 || !strings.HasPrefix(out, "\ufffd é é\n") || !strings.HasSuffix(out, "\n\ufffd\né\n") {
+		t.Errorf("status %d, logs %q, errors %q", r.status, out, &r.logs[sandbox.Stderr])
+	}
+}
+
+// With a Gemfile, functions see its gems alone.
+func TestRubyGemfile(t *testing.T) {
+	t.Parallel()
+	files := source{
+		"src/main.rb":     "require_relative 'lib/word'\nrequire 'own'\ndef main(context) = context.res.text(WORD + OWN)\n",
+		"src/lib/word.rb": "WORD = 'a word and '\n",
+		"own/lib/own.rb":  "OWN = 'a gem'\n",
+		"own/own.gemspec": "Gem::Specification.new { |s| s.name, s.version, s.summary, s.authors, s.files = 'own', '1.0', 'own', ['own'], ['lib/own.rb'] }\n",
+		"Gemfile":         "gem 'own', path: 'own'\n",
+	}
+	deploy(t, "ruby", "src/main.rb", "", files).get("/").text(t, "a word and a gem")
+}
+
+func TestPHPStateAndIncludes(t *testing.T) {
+	t.Parallel()
+	f := deploy(t, "php", "src/main.php", "", source{
+		"src/main.php": `<?php
+require 'lib/word.php';
+return function ($context) {
+    if ($context->req->path === '/list') {
+        return $context->res->json([1, [], 'x']);
+    }
+    for ($i = 0; $i < 3; $i++) @ob_end_clean();
+    echo 'printed';
+    return $context->res->text(WORD . ' ' . getcwd() . ' ' . (isset($context->req->bodyText) ? 'set' : 'unset'));
+};
+`,
+		"src/lib/word.php": "<?php\nconst WORD = 'included';\n",
+	})
+	r := f.get("/")
+	if body := r.body.String(); !strings.HasPrefix(body, "included /") || !strings.HasSuffix(body, " set") {
+		t.Errorf("body %q, errors %q", body, &r.logs[sandbox.Stderr])
+	}
+	if out := r.logs[sandbox.Stdout].String(); !strings.HasSuffix(out, "\nprinted\n") {
+		t.Errorf("logs %q", out)
+	}
+	f.get("/list").text(t, `{"0":1,"1":{},"2":"x"}`)
 }
