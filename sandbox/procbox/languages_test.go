@@ -214,3 +214,52 @@ return function ($context) {
 	}
 	f.get("/list").text(t, `{"0":1,"1":{},"2":"x"}`)
 }
+
+// A process that user code forks does not answer the call a second time.
+func TestForksDoNotAnswer(t *testing.T) {
+	t.Parallel()
+	for key, code := range map[string]string{
+		"php": `<?php
+return function ($context) {
+    if (!function_exists('pcntl_fork')) return $context->res->text('parent');
+    foreach (['return', 'exit', 'throw'] as $end) {
+        $pid = pcntl_fork();
+        if ($pid !== 0) {
+            pcntl_waitpid($pid, $status);
+            continue;
+        }
+        $context->log('child');
+        if ($end === 'exit') exit(1);
+        if ($end === 'throw') throw new Exception('child');
+        return $context->res->text('child');
+    }
+    return $context->res->text('parent');
+};
+`,
+		"ruby": `
+def main(context)
+  %w[return exit throw].each do |ending|
+    pid = fork
+    next Process.wait(pid) if pid
+    context.log("child")
+    exit(1) if ending == "exit"
+    raise "child" if ending == "throw"
+    return context.res.text("child")
+  end
+  context.res.text("parent")
+end
+`,
+	} {
+		t.Run(key, func(t *testing.T) {
+			t.Parallel()
+			f := deploy(t, key, "main", "", source{"main": code})
+			for range 2 {
+				r := f.get("/")
+				r.text(t, "parent")
+				if out, errs := r.logs[sandbox.Stdout].String(), r.logs[sandbox.Stderr].String(); out+errs != "" {
+					t.Errorf("logs %q, errors %q", out, errs)
+				}
+			}
+		})
+	}
+}

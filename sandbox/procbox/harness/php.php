@@ -397,6 +397,9 @@ final class Master
         if (!isset($this->processes[(int) $p->stream])) {
             return;
         }
+        if ($this->bind === '') {
+            $this->quit(1); // this machine cannot run workers
+        }
         $this->kill($p);
         $error = $p->error ?? "Failed to load module: $how.";
         $this->toldBound(frame(0, BOUND, 0, json_encode(['error' => $error], JSON_INVALID_UTF8_SUBSTITUTE)));
@@ -767,10 +770,12 @@ final class Worker
     private string $entrypoint;
     private string $root;
     private bool $loading = false;
+    private int $pid; // processes that user code forks have no business on the channel
     private $main;
 
     public function run(): void
     {
+        $this->pid = getmypid();
         $this->channel = descriptor3(true);
         $this->frames = new Frames();
         $this->incoming = $this->frames->cut('');
@@ -782,6 +787,9 @@ final class Worker
 
     public function send(int $id, int $type, int $flags, string $payload): void
     {
+        if (getmypid() !== $this->pid) {
+            return;
+        }
         $data = frame($id, $type, $flags, $payload);
         while ($data !== '') {
             $n = @fwrite($this->channel, $data);
@@ -847,6 +855,9 @@ final class Worker
             $e->answer($result);
         } catch (\Throwable $t) {
             $e->fail($t);
+        }
+        if (getmypid() !== $this->pid) {
+            die();
         }
         $this->current = null;
     }

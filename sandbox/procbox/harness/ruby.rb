@@ -338,6 +338,7 @@ module FnKit
     def lost(child, how)
       return unless @children.key?(child.socket)
 
+      quit(1) if @bind.empty? # this machine cannot run workers
       kill(child)
       error = child.error || "Failed to load module: #{how}."
       told_bound(FnKit.frame(0, BOUND, 0, JSON.generate("error" => error)))
@@ -648,6 +649,7 @@ module FnKit
     attr_reader :current # the call whose code runs, or is to
 
     def initialize(channel)
+      @pid = Process.pid # processes that user code forks have no business on the channel
       @channel = channel
       @channel.sync = true
       @frames = Frames.new
@@ -661,7 +663,7 @@ module FnKit
     end
 
     def send_frame(id, type, flags, payload)
-      @channel.write(FnKit.frame(id, type, flags, payload))
+      @channel.write(FnKit.frame(id, type, flags, payload)) if Process.pid == @pid
     rescue SystemCallError
       exit!(0)
     end
@@ -712,8 +714,10 @@ module FnKit
       begin
         call.answer(TOPLEVEL_BINDING.receiver.__send__(:main, Context.new(call)))
       rescue Exception => e
+        exit!(e.is_a?(SystemExit) ? e.status : 1) unless Process.pid == @pid
         call.fail_with(e)
       end
+      exit!(0) unless Process.pid == @pid
       @current = nil
     end
 
