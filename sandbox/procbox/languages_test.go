@@ -1,7 +1,9 @@
 package procbox_test
 
 import (
+	"bytes"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -219,6 +221,25 @@ return function ($context) {
 func TestForksDoNotAnswer(t *testing.T) {
 	t.Parallel()
 	for key, code := range map[string]string{
+		"python": `
+import os
+
+def main(context):
+    for end in ("return", "exit", "throw"):
+        pid = os.fork()
+        if pid:
+            if os.WEXITSTATUS(os.waitpid(pid, 0)[1]) != (end != "return"):
+                return context.res.text("bad status after " + end)
+            continue
+        context.log("child")
+        print("child")
+        if end == "exit":
+            raise SystemExit(1)
+        if end == "throw":
+            raise Exception("child")
+        return context.res.text("child")
+    return context.res.text("parent")
+`,
 		"php": `<?php
 return function ($context) {
     if (!function_exists('pcntl_fork')) return $context->res->text('parent');
@@ -262,4 +283,124 @@ end
 			}
 		})
 	}
+}
+
+// A body that is too large ends the call, and the call alone.
+func TestLargeBodies(t *testing.T) {
+	t.Parallel()
+	const limit = 20 << 20
+	for key, code := range map[string]source{
+		"python": {"main.py": "def main(context):\n    return context.res.text(len(context.req.body_binary))\n"},
+		"php":    {"main.py": "<?php return fn ($context) => $context->res->text((string) strlen($context->req->bodyBinary));\n"},
+		"ruby":   {"main.py": "def main(context) = context.res.text(context.req.body_binary.bytesize)\n"},
+		"go": {"main.go": `package handler
+
+import (
+	"strconv"
+
+	"github.com/open-runtimes/types-for-go/v4/openruntimes"
+)
+
+func Main(c openruntimes.Context) openruntimes.Response {
+	return c.Res.Text(strconv.Itoa(len(c.Req.BodyBinary())))
+}
+`},
+	} {
+		t.Run(key, func(t *testing.T) {
+			t.Parallel()
+			entrypoint := "main.py"
+			if key == "go" {
+				entrypoint = "main.go"
+			}
+			f := deploy(t, key, entrypoint, "", code)
+			post := func(size int) *reply {
+				var r reply
+				var err error
+				req := sandbox.Request{Method: "POST", Path: "/", Body: bytes.NewReader(make([]byte, size)), Logging: true}
+				if r.result, err = f.box.Invoke(t.Context(), "i", req, &r); err != nil {
+					t.Error(err)
+				}
+				return &r
+			}
+			if r := post(limit + 1); r.status != 0 || !strings.Contains(r.result.Aborted, "too large") || r.result.Retire {
+				t.Errorf("%d bytes: status %d, %+v", limit+1, r.status, r.result)
+			}
+			post(limit).text(t, "20971520")
+		})
+	}
+}
+
+// What is not a file of the deployment is no entrypoint, whatever it holds.
+func TestEntrypointOutside(t *testing.T) {
+	t.Parallel()
+	for key, code := range map[string]string{
+		"python": "def main(context):\n    return context.res.empty()\n",
+		"php":    "<?php return fn ($context) => $context->res->empty();\n",
+		"ruby":   "def main(context) = context.res.empty\n",
+	} {
+		t.Run(key, func(t *testing.T) {
+			t.Parallel()
+			outside := filepath.Join(t.TempDir(), "main")
+			if err := os.WriteFile(outside, []byte(code), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			for name, entrypoint := range map[string]string{
+				"absolute": outside, "above": strings.Repeat("../", 20) + outside[1:], "link": "link", "directory": "sub", "empty": "", "root": ".",
+			} {
+				t.Run(name, func(t *testing.T) {
+					t.Parallel()
+					f := deploy(t, key, entrypoint, "ln -s "+outside+" link", source{"sub/main": code, "main": code})
+					r := f.get("/")
+					want := "Failed to load entrypoint, file " + entrypoint + " does not exist.\n"
+					if got := r.logs[sandbox.Stderr].String(); r.status != 503 || got != want {
+						t.Errorf("status %d, errors %q, want %q", r.status, got, want)
+					}
+				})
+			}
+		})
+	}
+}
+
+// What the build put into a virtual environment is found, and files of the
+// function do not take the place of the standard library's.
+func TestPythonPath(t *testing.T) {
+	t.Parallel()
+	f := deploy(t, "python", "main.py", "mkdir -p runtime-env/lib/python3.99/site-packages/more && echo more > runtime-env/lib/python3.99/site-packages/more.pth", source{
+		"main.py": "import wave, statistics, dependency, helper\n\ndef main(context):\n    return context.res.text(f'{dependency.name} {helper.name} {statistics.mean([1, 3])}')\n",
+		"wave.py": "", "statistics.py": "raise ImportError('shadows the standard library')\n",
+		"helper.py": "name = 'sibling'\n",
+		"runtime-env/lib/python3.99/site-packages/more/dependency.py": "name = 'installed'\n",
+	})
+	f.get("/").text(t, "installed sibling 2")
+}
+
+// What many threads log at once is bounded by waiting: no memory fills and no
+// line is lost.
+func TestPythonFlood(t *testing.T) {
+	t.Parallel()
+	f := deploy(t, "python", "main.py", "", source{"main.py": `
+import resource, threading
+
+def main(context):
+    if context.req.path == "/":
+        return context.res.text("quiet")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    line = "x" * 1000
+    def flood():
+        for _ in range(10000):
+            context.log(line)
+    threads = [threading.Thread(target=flood) for _ in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return context.res.text("bounded" if grown < 16 << 10 else "grew by %d KiB" % grown)
+`})
+	r := f.get("/flood")
+	r.text(t, "bounded")
+	if got := r.logs[sandbox.Stdout].Len(); got != 8*10000*1001 {
+		t.Errorf("%d bytes of logs", got)
+	}
+	f.get("/").text(t, "quiet")
 }

@@ -14,6 +14,8 @@ const END = 1;
 const CREDIT = 256 << 10;
 const PIECE = 64 << 10; // body bytes in one frame
 const FRAME = 1 << 20;
+const BODY_LIMIT = 20 << 20; // of a request
+const STATUS_LIMIT = 1 << 30;
 const LINE_LIMIT = 8000;
 const WATCH = 0.1; // seconds between looks at workers whose socket a child of theirs keeps open
 const FOREVER = 2000000; // seconds, about as many as a socket's timeout can be
@@ -682,7 +684,11 @@ final class Exchange
         if (!is_array($result)) {
             throw new \TypeError('the function must return a response, not ' . get_debug_type($result));
         }
-        $head = head(['s' => (int) ($result['statusCode'] ?? 200), 'h' => fields($result['headers'] ?? [])]);
+        $status = (int) ($result['statusCode'] ?? 200);
+        if (abs($status) > STATUS_LIMIT) {
+            throw new \RangeException('invalid status code');
+        }
+        $head = head(['s' => $status, 'h' => fields($result['headers'] ?? [])]);
         $body = $result['body'] ?? '';
         if (!$body instanceof \Traversable) {
             $body = bytes($body);
@@ -837,6 +843,11 @@ final class Worker
 
     private function receive(Exchange $e, string $data, int $flags): void
     {
+        if (strlen($e->body) + strlen($data) > BODY_LIMIT) {
+            $this->current = null;
+            $this->send($e->id, RESET, END, 'the request body is too large');
+            return;
+        }
         $e->body .= $data;
         $e->received += strlen($data);
         if ($flags & END) {
@@ -900,7 +911,8 @@ final class Worker
     /** Returns why the function cannot be loaded. */
     private function load(string $file): string
     {
-        if (!is_file($file)) {
+        $inside = str_starts_with((string) realpath($file), rtrim(realpath($this->root), '/') . '/');
+        if (!$inside || !is_file($file)) {
             return "Failed to load entrypoint, file $this->entrypoint does not exist.";
         }
         try {

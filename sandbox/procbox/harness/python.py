@@ -4,6 +4,7 @@
 import asyncio
 import contextvars
 import gc
+import glob
 import heapq
 import importlib
 import importlib.machinery
@@ -30,6 +31,8 @@ CALL, HEAD, DATA, WINDOW, RESET, LOG, READY, BIND, BOUND = range(1, 10)
 END = 1
 CREDIT = 256 << 10
 PIECE = 64 << 10  # body bytes in one frame
+BODY_LIMIT = 20 << 20  # of a request
+UNSENT_LIMIT = 256 << 10  # who sends more than this at once waits
 LINE_LIMIT = 8000
 CANCEL_GRACE = 0.05  # what a cancelled coroutine has to end
 NATIVE = "Native logs detected. Use context.log() or context.error() for better experience.\n"
@@ -45,14 +48,18 @@ current = contextvars.ContextVar("call", default=None)  # whose code runs
 
 
 class Channel:
-    """Writes frames in order. Who finds nobody writing writes for all."""
+    """Writes frames in order. Who finds nobody writing writes for all, until one
+    who waits takes over."""
 
     def __init__(self):
         self.sock = socket.socket(fileno=3)
         self.sock.setblocking(True)
         self.sock.set_inheritable(False)
         self.lock = threading.Lock()
+        self.room = threading.Condition(self.lock)
         self.out = []
+        self.size = 0  # bytes in out
+        self.waiting = 0  # for room
         self.writing = False
 
     def send(self, id, type, flags, *payload):
@@ -60,16 +67,35 @@ class Channel:
         with self.lock:
             self.out.append(HEADER.pack(size + 6, id, type, flags))
             self.out.extend(payload)
-            if self.writing:
+            self.size += size
+            if self.writing and (self.size <= UNSENT_LIMIT or not self.wait()):
                 return
             self.writing = True
+        self.write()
+
+    def wait(self):
+        """Waits for room; True: nobody is writing what there is. Holds lock."""
+        self.waiting += 1
+        while self.writing and self.size > UNSENT_LIMIT:
+            self.room.wait()
+        self.waiting -= 1
+        return not self.writing and bool(self.out)
+
+    def write(self):
+        wrote = False
         while True:
             with self.lock:
+                if wrote and self.waiting:
+                    self.writing = False
+                    self.room.notify_all()
+                    return
                 if not self.out:
                     self.writing = False
                     return
                 data = b"".join(self.out)
                 self.out.clear()
+                self.size = 0
+                wrote = True
             try:
                 self.sock.sendall(data)
             except OSError:
@@ -113,8 +139,12 @@ class Function:
         time.tzset()
         os.chdir(root)
         sys.argv[:] = [os.path.normpath(os.path.join(root, entrypoint))]
-        sys.path[0:1] = dict.fromkeys([os.path.dirname(sys.argv[0]), os.path.normpath(root)])
+        del sys.path[0]  # where the harness lies
         self.add_packages(os.path.join(root, ".fnkit", "site-packages"))
+        for dir in sorted(glob.glob(os.path.join(glob.escape(root), "runtime-env", "lib", "python*", "site-packages"))):
+            self.add_packages(dir)
+        # Last, so that the function's files do not shadow what libraries import.
+        sys.path += dict.fromkeys([os.path.dirname(sys.argv[0]), os.path.normpath(root)])
         package = types.ModuleType("function")
         package.__path__ = [root]
         sys.modules["function"] = package
@@ -144,7 +174,8 @@ class Function:
 
     def module(self):
         file = os.path.join(self.root, self.entrypoint)
-        if not os.path.isfile(file):
+        inside = os.path.realpath(file).startswith(os.path.join(os.path.realpath(self.root), ""))
+        if not inside or not os.path.isfile(file):
             raise LoadError("Failed to load entrypoint, file %s does not exist." % self.entrypoint)
         importlib.invalidate_caches()
         parts = os.path.normpath(os.path.splitext(self.entrypoint)[0]).split(os.sep)
@@ -267,7 +298,8 @@ class Call:
         self.id, self.head, self.body = id, head, body
         self.logging = head.get("l") == 1
         self.parts = None  # of an upload
-        self.received = 0
+        self.size = len(body)
+        self.received = 0  # no credit was given for these bytes yet
         self.lock = threading.Lock()  # guards over, and what is sent before it
         self.over = False
         self.muted = False
@@ -415,6 +447,9 @@ def on_call(id, flags, payload):
 def on_data(call, flags, payload):
     if call.parts is None:
         return
+    call.size += len(payload)
+    if call.size > BODY_LIMIT:
+        return call.end(RESET, b"the request body is too large")
     call.parts.append(payload)
     call.received += len(payload)
     if flags & END:
@@ -444,7 +479,9 @@ def run_sync(call):
                 return call.finish(503)
         result = function.main(Context(call))
     except BaseException as e:
+        leave_fork(e)
         return call.fail(e)
+    leave_fork()
     if inspect.isawaitable(result):
         on_loop(call, run_async(call, result))
     else:
@@ -460,7 +497,9 @@ async def run_async(call, result=None):
             result = function.main(Context(call))
         result = await result
     except BaseException as e:
+        leave_fork(e)
         return call.fail(e)
+    leave_fork()
     stream = answer(call, result, True)
     if stream is not None:
         await pump_async(call, stream)
@@ -713,6 +752,33 @@ def run_loop(loop):
     loop.run_forever()
 
 
+# ---- forks ----
+
+
+def forked():
+    """In a process that user code forked: it has no business on the channel."""
+    global is_fork
+    is_fork = True
+    channel.sock.close()
+    call = current.get()
+    if call is not None:
+        current.set(None)
+        call.__init__(call.id, {}, b"")  # locks may be held by threads that are not here
+        call.over = True
+
+
+def leave_fork(e=None):
+    """Ends a forked process where user code has returned in it."""
+    if not is_fork:
+        return
+    if e is None:
+        os._exit(0)
+    if not isinstance(e, SystemExit):
+        traceback.print_exception(type(e), e, e.__traceback__, file=sys.__stderr__)
+        os._exit(1)
+    os._exit(e.code if isinstance(e.code, int) else 1 if e.code else 0)
+
+
 # ---- logs ----
 
 
@@ -834,8 +900,8 @@ channel = Channel()
 workers = Workers()
 timers = Timers()
 
-# A process forked by user code has no business on the channel.
-os.register_at_fork(after_in_child=channel.sock.close)
+is_fork = False
+os.register_at_fork(after_in_child=forked)
 sys.stdout = Capture(sys.stdout)
 sys.stderr = Capture(sys.stderr)
 try:

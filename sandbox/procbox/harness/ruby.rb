@@ -16,6 +16,8 @@ module FnKit
   CREDIT = 256 << 10
   PIECE = 64 << 10 # body bytes in one frame
   FRAME = 1 << 20
+  BODY_LIMIT = 20 << 20 # of a request
+  STATUS_LIMIT = 1 << 30
   LINE_LIMIT = 8000
   WATCH = 0.1 # seconds between looks at workers whose socket a child of theirs keeps open
   NATIVE = "Native logs detected. Use context.log() or context.error() for better experience.\n"
@@ -568,7 +570,10 @@ module FnKit
       raise TypeError, "main must return a response, not #{result.class}" unless result.is_a?(Hash)
 
       body, status, headers = %w[body statusCode headers].map { |k| result.fetch(k) { result[k.to_sym] } }
-      head = FnKit.head({ s: Integer(status || 200), h: FnKit.fields(headers || {}) })
+      status = Integer(status || 200)
+      raise RangeError, "invalid status code" if status.abs > STATUS_LIMIT
+
+      head = FnKit.head({ s: status, h: FnKit.fields(headers || {}) })
       unless FnKit.stream?(body)
         body = FnKit.bytes(body)
         return finish(HEAD, head << body) if body.bytesize <= PIECE
@@ -699,6 +704,10 @@ module FnKit
     end
 
     def receive(call, data, flags)
+      if call.body.bytesize + data.bytesize > BODY_LIMIT
+        @current = nil
+        return send_frame(call.id, RESET, FINAL, "the request body is too large")
+      end
       call.body << data
       call.received += data.bytesize
       if flags & FINAL != 0
@@ -755,7 +764,7 @@ module FnKit
 
     def load_function(root, entrypoint)
       file = File.join(root, entrypoint)
-      raise LoadFailure, "Failed to load entrypoint, file #{entrypoint} does not exist." unless File.file?(file)
+      raise LoadFailure, "Failed to load entrypoint, file #{entrypoint} does not exist." unless inside?(root, file)
 
       load_bundle(root)
       load(file)
@@ -770,6 +779,10 @@ module FnKit
       raise LoadFailure, "Failed to load file: #{e.message}"
     rescue Exception => e
       raise LoadFailure, "Failed to load module: #{FnKit.error_text(e)}"
+    end
+
+    def inside?(root, file)
+      File.file?(file) && File.realpath(file).start_with?(File.join(File.realpath(root), ""))
     end
 
     def load_bundle(root)
