@@ -37,6 +37,11 @@
 // A build step turns the source into the program Dir/.fnkit/server, which is
 // started in the same way, except that the environment of the user code is
 // there from the start: package-level code may read it.
+//
+// The folder golang holds the harness of Go functions, and types-for-go the module
+// it shares with them: a copy, so that builds need no network, whose loggers
+// hand lines to the harness instead of writing files. Functions are built with
+// it whichever version of the module they ask for.
 package harness
 
 import (
