@@ -28,23 +28,22 @@ func (r records) GetDeployment(ctx context.Context, project, function, id string
 // UpdateDeployment implements store.Deployments.
 func (r records) UpdateDeployment(ctx context.Context, project, function, id string, change func(*store.Deployment) error) (store.Deployment, error) {
 	var d store.Deployment
-	var refused error
 	err := r.atomic(ctx, func(ctx context.Context, r records) (err error) {
 		if d, err = r.GetDeployment(ctx, project, function, id); err != nil {
 			return err
 		}
 		seq, attempt := d.Seq, d.Attempt
-		if refused = change(&d); refused != nil {
-			return refused
+		if err := change(&d); err != nil {
+			return err
 		}
 		d.Project, d.FunctionID, d.ID, d.Seq, d.Attempt = project, function, id, seq, attempt
 		_, err = r.w.NewUpdate().Model(newDeploymentRow(d)).ModelTableExpr("? AS d", r.s.table("deployments")).WherePK().Exec(ctx)
 		return failed("update deployment", err)
 	})
-	if refused != nil {
-		return store.Deployment{}, refused
+	if err != nil {
+		return store.Deployment{}, err
 	}
-	return d, err
+	return d, nil
 }
 
 // DeleteDeployment implements store.Deployments.

@@ -33,7 +33,7 @@ func failed(act string, err error) error {
 func unavailable(err error) bool {
 	var network net.Error
 	return errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone) || errors.As(err, &network) ||
-		contains(err, "database is closed", "database is locked", "database table is locked", "readonly database", "read-only transaction",
+		contains(err, "database is closed", "database is locked", "database table is locked", "database schema is locked", "locking protocol", "readonly database", "read-only transaction",
 			"disk is full", "disk i/o error", "unable to open database", "connection refused", "connection reset", "statement is closed")
 }
 

@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -35,7 +36,7 @@ func nullable(n int64) any {
 // what every synchronous execution waits for.
 func (r records) AppendExecutions(ctx context.Context, rows []store.Execution) error {
 	if r.tx != nil {
-		return failed("append executions", r.s.append(ctx, r.tx.Tx, rows))
+		return failed("append executions", r.s.appendWithin(ctx, r.tx.Tx, rows))
 	}
 	if err := r.s.prepare(ctx); err != nil {
 		return failed("prepare insert", err)
@@ -51,22 +52,42 @@ func (r records) AppendExecutions(ctx context.Context, rows []store.Execution) e
 	return failed("append executions", t.Commit())
 }
 
+// appendWithin inserts all rows or none in a transaction that may go on after
+// a refusal.
+func (s *Store) appendWithin(ctx context.Context, t *sql.Tx, rows []store.Execution) error {
+	if _, err := t.ExecContext(ctx, "SAVEPOINT fnkit_append"); err != nil {
+		return err
+	}
+	failure := s.append(ctx, t, rows)
+	if failure != nil {
+		if _, err := t.ExecContext(ctx, "ROLLBACK TO SAVEPOINT fnkit_append"); err != nil {
+			return errors.Join(failure, err, t.Rollback())
+		}
+	}
+	_, err := t.ExecContext(ctx, "RELEASE SAVEPOINT fnkit_append")
+	return errors.Join(failure, err)
+}
+
 // inserts are the statements of AppendExecutions.
 type inserts struct{ execution, payload *sql.Stmt }
 
+func (in inserts) close() error { return errors.Join(in.execution.Close(), in.payload.Close()) }
+
 // prepare makes the statements once. Inside a transaction, which may hold the
-// only connection, it must not be called.
+// only connection, it must not be called. It holds no lock while it waits for
+// a connection, or whoever has that could wait for the lock.
 func (s *Store) prepare(ctx context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.inserts.execution != nil {
+	if s.inserts.Load() != nil {
 		return nil
 	}
 	in, err := s.prepareOn(ctx, s.db.DB)
-	if err == nil {
-		s.inserts = in
+	if err != nil {
+		return err
 	}
-	return err
+	if !s.inserts.CompareAndSwap(nil, &in) {
+		return in.close()
+	}
+	return nil
 }
 
 func (s *Store) prepareOn(ctx context.Context, db interface {
@@ -78,15 +99,16 @@ func (s *Store) prepareOn(ctx context.Context, db interface {
 		return in, err
 	}
 	in.payload, err = db.PrepareContext(ctx, fmt.Sprintf(`INSERT INTO "%spayloads" (project_id, execution_id, function_id, sealed) VALUES (?, ?, ?, ?)`, s.prefix))
-	return in, err
+	if err != nil {
+		return in, errors.Join(err, in.execution.Close())
+	}
+	return in, nil
 }
 
 // on returns the statements on a transaction.
 func (s *Store) on(ctx context.Context, t *sql.Tx) (inserts, error) {
-	s.mu.Lock()
-	in := s.inserts
-	s.mu.Unlock()
-	if in.execution == nil {
+	in := s.inserts.Load()
+	if in == nil {
 		return s.prepareOn(ctx, t)
 	}
 	return inserts{t.StmtContext(ctx, in.execution), t.StmtContext(ctx, in.payload)}, nil

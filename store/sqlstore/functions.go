@@ -34,70 +34,22 @@ func (r records) FunctionRevision(ctx context.Context, project, id string) (revi
 // UpdateFunction implements store.Functions.
 func (r records) UpdateFunction(ctx context.Context, project, id string, change func(*store.Function) error) (store.Function, error) {
 	var f store.Function
-	var refused error
 	err := r.atomic(ctx, func(ctx context.Context, r records) (err error) {
 		if f, err = r.GetFunction(ctx, project, id); err != nil {
 			return err
 		}
 		seq, revision := f.Seq, f.Revision
-		if refused = change(&f); refused != nil {
-			return refused
+		if err := change(&f); err != nil {
+			return err
 		}
 		f.Project, f.ID, f.Seq, f.Revision = project, id, seq, revision+1
 		_, err = r.w.NewUpdate().Model(newFunctionRow(f)).ModelTableExpr("? AS f", r.s.table("functions")).WherePK().Exec(ctx)
 		return failed("update function", err)
 	})
-	if refused != nil {
-		return store.Function{}, refused
+	if err != nil {
+		return store.Function{}, err
 	}
-	return f, err
-}
-
-// DeleteFunction implements store.Functions.
-func (r records) DeleteFunction(ctx context.Context, project, id string) (blobs []string, err error) {
-	err = r.atomic(ctx, func(ctx context.Context, r records) error {
-		if _, err := r.GetFunction(ctx, project, id); err != nil {
-			return err
-		}
-		var rows []deploymentRow
-		err := r.r.NewSelect().Model(&rows).ModelTableExpr("? AS d", r.s.table("deployments")).
-			Column("id", "source_blob", "artefact_blob", "project_id").
-			Where("d.project_id = ? AND d.function_id = ?", project, id).Scan(ctx)
-		if err != nil {
-			return failed("list blobs", err)
-		}
-		blobs = nil
-		for _, d := range rows {
-			for _, key := range []string{d.SourceBlob, d.ArtefactBlob} {
-				if key != "" {
-					blobs = append(blobs, key)
-				}
-			}
-		}
-		return r.deleteFunction(ctx, project, id)
-	})
-	return blobs, err
-}
-
-// deleteFunction removes the rows of a function from every table.
-func (r records) deleteFunction(ctx context.Context, project, id string) error {
-	for _, kind := range []struct {
-		kind  store.LogKind
-		table string
-	}{{store.BuildLog, "deployments"}, {store.ExecutionLog, "executions"}} {
-		_, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND kind = ? AND id IN (SELECT id FROM ? WHERE project_id = ? AND function_id = ?)",
-			r.s.table("logs"), project, kind.kind, r.s.table(kind.table), project, id)
-		if err != nil {
-			return failed("delete logs", err)
-		}
-	}
-	for _, table := range []string{"payloads", "executions", "deployments", "variables"} {
-		if _, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND function_id = ?", r.s.table(table), project, id); err != nil {
-			return failed("delete "+table, err)
-		}
-	}
-	_, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND id = ?", r.s.table("functions"), project, id)
-	return failed("delete function", err)
+	return f, nil
 }
 
 // ListFunctions implements store.Functions.

@@ -39,6 +39,11 @@ func (s *Store) Migrate(ctx context.Context) error {
 // step applies one migration, unless it was.
 func (s *Store) step(ctx context.Context, version int, sql string, newest int) error {
 	return s.inTx(ctx, func(ctx context.Context, t *tx) error {
+		// A write first: two processes stand in line here, whatever kind of
+		// transactions the host's handle begins.
+		if _, err := t.w.ExecContext(ctx, "DELETE FROM ? WHERE version < 0", s.table("migrations")); err != nil {
+			return err
+		}
 		var at int
 		if err := t.w.NewRaw("SELECT coalesce(max(version), 0) FROM ?", s.table("migrations")).Scan(ctx, &at); err != nil {
 			return err

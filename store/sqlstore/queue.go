@@ -59,34 +59,52 @@ func (q queue) NextDue(ctx context.Context) (time.Time, bool, error) {
 	return moment(at.Int64), at.Valid, failed("next due", err)
 }
 
-// claimSQL takes due rows, sharing them between projects. p hops from project
-// to project along the index, one seek each, beginning after the cursor; share
-// keeps those that have due rows; of each, as many rows are taken as divide
-// the limit evenly. Ordering by a window over the whole backlog would read it.
-const claimSQL = `WITH RECURSIVE p (project_id, hop) AS (
-  SELECT (SELECT min(project_id) FROM ?0 WHERE ready_at IS NOT NULL AND project_id > ?1), 1
-  UNION ALL
-  SELECT (SELECT min(project_id) FROM ?0 WHERE ready_at IS NOT NULL AND project_id > p.project_id), hop + 1
-  FROM p WHERE p.project_id IS NOT NULL AND hop < ?5
-), share AS MATERIALIZED (
-  SELECT project_id FROM p WHERE project_id IS NOT NULL
-  AND EXISTS (SELECT 1 FROM ?0 x WHERE x.project_id = p.project_id AND x.ready_at <= ?2) LIMIT ?4
-)
-UPDATE ?0 SET status = 'processing', attempt = attempt + 1, ready_at = ?3
-WHERE seq IN (
-  SELECT e.seq FROM share CROSS JOIN ?0 e WHERE e.seq IN (
-    SELECT x.seq FROM ?0 x WHERE x.project_id = share.project_id AND x.ready_at <= ?2
-    ORDER BY x.ready_at, x.seq LIMIT max(1, ?4 / (SELECT count(*) FROM share))))
+// takeSQL takes due rows, the first due first.
+const takeSQL = `UPDATE ?0 SET status = 'processing', attempt = attempt + 1, ready_at = ?2
+WHERE seq IN (SELECT x.seq FROM ?0 x WHERE x.ready_at <= ?1 ORDER BY x.ready_at, x.seq LIMIT ?3)
 RETURNING *`
 
-// maxHops bounds how many projects one claim looks at.
-const maxHops = 10_000
+// shareSQL takes due rows, sharing them between projects. p hops from project
+// to project along the index, one seek each, beginning after the cursor, until
+// it has found as many projects with due rows as there are rows to take; of
+// each, as many rows are taken as divide the limit evenly. Ordering by a window
+// over the whole backlog would read it.
+const shareSQL = `WITH RECURSIVE p (project_id, found) AS (
+  SELECT (SELECT min(project_id) FROM ?0 WHERE ready_at IS NOT NULL AND project_id > ?4), 0
+  UNION ALL
+  SELECT (SELECT min(project_id) FROM ?0 WHERE ready_at IS NOT NULL AND project_id > p.project_id),
+    found + CASE WHEN EXISTS (SELECT 1 FROM ?0 x WHERE x.project_id = p.project_id AND x.ready_at <= ?1) THEN 1 ELSE 0 END
+  FROM p WHERE p.project_id IS NOT NULL AND found < ?3
+), share AS MATERIALIZED (
+  SELECT project_id FROM p WHERE project_id IS NOT NULL
+  AND EXISTS (SELECT 1 FROM ?0 x WHERE x.project_id = p.project_id AND x.ready_at <= ?1) LIMIT ?3
+)
+UPDATE ?0 SET status = 'processing', attempt = attempt + 1, ready_at = ?2
+WHERE seq IN (
+  SELECT e.seq FROM share CROSS JOIN ?0 e WHERE e.seq IN (
+    SELECT x.seq FROM ?0 x WHERE x.project_id = share.project_id AND x.ready_at <= ?1
+    ORDER BY x.ready_at, x.seq LIMIT ?3 / (SELECT count(*) FROM share)))
+RETURNING *`
 
-// claim runs claimSQL into rows; if nothing lies behind the cursor it starts over.
-func (q queue) claim(ctx context.Context, p store.ClaimParams, rows any, empty func() bool) error {
+// claim takes due rows into rows. If the limit covers all that is due there is
+// nothing to share. If nothing lies behind the cursor it starts over.
+func (r records) claim(ctx context.Context, table string, p store.ClaimParams, rows any, empty func() bool) error {
+	if p.Limit < 1 {
+		return nil
+	}
+	var due int
+	err := r.w.NewRaw("SELECT count(*) FROM (SELECT 1 FROM ? WHERE ready_at <= ? LIMIT ?) AS due", r.s.table(table), millis(p.Now), p.Limit+1).Scan(ctx, &due)
+	if err != nil || due == 0 {
+		return err
+	}
+	take := func(sql, after string) error {
+		return r.w.NewRaw(sql, r.s.table(table), millis(p.Now), millis(p.LeaseUntil), p.Limit, after).Scan(ctx, rows)
+	}
+	if due <= p.Limit {
+		return take(takeSQL, "")
+	}
 	for _, after := range slices.Compact([]string{p.After, ""}) {
-		err := q.w.NewRaw(claimSQL, q.s.table(q.name), after, millis(p.Now), millis(p.LeaseUntil), p.Limit, maxHops).Scan(ctx, rows)
-		if err != nil || !empty() {
+		if err := take(shareSQL, after); err != nil || !empty() {
 			return err
 		}
 	}
@@ -97,16 +115,22 @@ func (q queue) claim(ctx context.Context, p store.ClaimParams, rows any, empty f
 type builds struct{ queue }
 
 // Claim implements store.Queue.
-func (q builds) Claim(ctx context.Context, p store.ClaimParams) ([]store.Claimed[store.Deployment], error) {
-	var rows []deploymentRow
-	if err := q.claim(ctx, p, &rows, func() bool { return len(rows) == 0 }); err != nil {
+func (q builds) Claim(ctx context.Context, p store.ClaimParams) (out []store.Claimed[store.Deployment], err error) {
+	err = q.atomic(ctx, func(ctx context.Context, r records) error {
+		var rows []deploymentRow
+		if err := r.claim(ctx, q.name, p, &rows, func() bool { return len(rows) == 0 }); err != nil {
+			return err
+		}
+		out = convert(rows, func(r *deploymentRow) store.Claimed[store.Deployment] {
+			d := r.record()
+			return store.Claimed[store.Deployment]{Lease: store.Lease{Project: d.Project, ID: d.ID, Attempt: d.Attempt}, Row: d}
+		})
+		return nil
+	})
+	if err != nil {
 		return nil, failed("claim builds", err)
 	}
-	out := convert(rows, func(r *deploymentRow) store.Claimed[store.Deployment] {
-		d := r.record()
-		return store.Claimed[store.Deployment]{Lease: store.Lease{Project: d.Project, ID: d.ID, Attempt: d.Attempt}, Row: d}
-	})
-	return out[:min(len(out), p.Limit)], nil
+	return out, nil
 }
 
 // Settle implements store.Queue.
@@ -126,7 +150,7 @@ type runs struct{ queue }
 func (q runs) Claim(ctx context.Context, p store.ClaimParams) (out []store.Claimed[store.Execution], err error) {
 	err = q.atomic(ctx, func(ctx context.Context, r records) error {
 		var rows []executionRow
-		if err := (queue{r, q.name}).claim(ctx, p, &rows, func() bool { return len(rows) == 0 }); err != nil {
+		if err := r.claim(ctx, q.name, p, &rows, func() bool { return len(rows) == 0 }); err != nil {
 			return err
 		}
 		out = convert(rows, func(r *executionRow) store.Claimed[store.Execution] {
@@ -135,7 +159,10 @@ func (q runs) Claim(ctx context.Context, p store.ClaimParams) (out []store.Claim
 		})
 		return r.payloads(ctx, out)
 	})
-	return out, failed("claim runs", err)
+	if err != nil {
+		return nil, failed("claim runs", err)
+	}
+	return out, nil
 }
 
 // payloads adds to claimed executions what they need to run.

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"regexp"
 	"sync"
+	"sync/atomic"
 
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect"
@@ -37,8 +38,8 @@ type Store struct {
 	prefix string
 	close  func() error
 
-	mu      sync.Mutex
-	inserts inserts // prepared when first needed
+	inserts atomic.Pointer[inserts] // prepared when first needed
+	closing sync.Once
 }
 
 var _ store.Store = (*Store)(nil)
@@ -83,19 +84,16 @@ func (s *Store) Ping(ctx context.Context) error {
 }
 
 // Close implements store.Store.
-func (s *Store) Close() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var errs []error
-	if s.inserts.execution != nil {
-		errs = append(errs, s.inserts.execution.Close(), s.inserts.payload.Close())
-		s.inserts = inserts{}
+func (s *Store) Close() (err error) {
+	if in := s.inserts.Swap(nil); in != nil {
+		err = in.close()
 	}
-	if s.close != nil {
-		errs = append(errs, s.close())
-		s.close = nil
-	}
-	return errors.Join(errs...)
+	s.closing.Do(func() {
+		if s.close != nil {
+			err = errors.Join(err, s.close())
+		}
+	})
+	return err
 }
 
 // InTx implements store.Store. On SQLite the transaction holds the only
@@ -104,13 +102,19 @@ func (s *Store) InTx(ctx context.Context, fn func(context.Context, store.Tx) err
 	return s.inTx(ctx, func(ctx context.Context, t *tx) error { return fn(ctx, t) })
 }
 
+// inTx returns an error of fn as it is: it may be the caller's own.
 func (s *Store) inTx(ctx context.Context, fn func(context.Context, *tx) error) error {
 	t := &tx{}
+	var refused error
 	err := s.db.RunInTx(ctx, nil, func(ctx context.Context, b bun.Tx) error {
 		t.records = records{s: s, r: b, w: b, tx: &b}
 		t.after = nil
-		return fn(ctx, t)
+		refused = fn(ctx, t)
+		return refused
 	})
+	if refused != nil {
+		return refused
+	}
 	if err != nil {
 		return failed("transaction", err)
 	}
@@ -146,15 +150,3 @@ func (r records) atomic(ctx context.Context, fn func(context.Context, records) e
 
 // table is the name of a table, quoted.
 func (s *Store) table(name string) bun.Ident { return bun.Ident(s.prefix + name) }
-
-// DeleteProject implements store.Store.
-func (s *Store) DeleteProject(ctx context.Context, project string) error {
-	return s.inTx(ctx, func(ctx context.Context, t *tx) error {
-		for _, name := range []string{"functions", "deployments", "variables", "executions", "payloads", "logs"} {
-			if _, err := t.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ?", s.table(name), project); err != nil {
-				return failed("delete project", err)
-			}
-		}
-		return nil
-	})
-}

@@ -49,12 +49,12 @@ CREATE TABLE {{prefix}}deployments (
   build_id TEXT NOT NULL,
   build_started BIGINT,
   build_ended BIGINT,
-  build_logs TEXT NOT NULL,
   build_size BIGINT NOT NULL,
   artefact_blob TEXT NOT NULL,
   attempt INTEGER NOT NULL,
   ready_at BIGINT,
   search TEXT NOT NULL,
+  build_logs TEXT NOT NULL,
   UNIQUE (project_id, id)
 );
 CREATE INDEX {{prefix}}deployments_list ON {{prefix}}deployments (project_id, function_id, created_at, seq);
@@ -89,16 +89,17 @@ CREATE TABLE {{prefix}}executions (
   request_headers TEXT NOT NULL,
   response_status_code INTEGER NOT NULL,
   response_headers TEXT NOT NULL,
-  logs TEXT NOT NULL,
-  errors TEXT NOT NULL,
   duration BIGINT NOT NULL,
   scheduled_at BIGINT,
   attempt INTEGER NOT NULL,
   ready_at BIGINT,
+  logs TEXT NOT NULL,
+  errors TEXT NOT NULL,
   UNIQUE (project_id, id)
 );
 CREATE INDEX {{prefix}}executions_list ON {{prefix}}executions (project_id, function_id, created_at, seq);
 CREATE INDEX {{prefix}}executions_status ON {{prefix}}executions (project_id, function_id, status, created_at, seq);
+CREATE INDEX {{prefix}}executions_user ON {{prefix}}executions (project_id, function_id, user_id, created_at, seq) WHERE user_id <> '';
 CREATE INDEX {{prefix}}executions_fair ON {{prefix}}executions (project_id, ready_at) WHERE ready_at IS NOT NULL;
 CREATE INDEX {{prefix}}executions_due ON {{prefix}}executions (ready_at) WHERE ready_at IS NOT NULL;
 CREATE TABLE {{prefix}}payloads (

@@ -1,0 +1,121 @@
+package sqlstore
+
+import (
+	"context"
+
+	"github.com/uptrace/bun"
+
+	"github.com/fnkit/fnkit/store"
+)
+
+// deleteBatch is how many rows one transaction deletes where a function or a
+// project may have millions: others write in between.
+const deleteBatch = 1000
+
+// DeleteFunction implements store.Functions. Outside a transaction its
+// executions go first, in batches: if that is cut off, the function is still
+// there to be deleted again.
+func (r records) DeleteFunction(ctx context.Context, project, id string) (blobs []string, err error) {
+	if _, err := r.FunctionRevision(ctx, project, id); err != nil {
+		return nil, failed("delete function", err)
+	}
+	if r.tx == nil {
+		if err := r.drain(ctx, project, id); err != nil {
+			return nil, failed("delete executions", err)
+		}
+	}
+	err = r.atomic(ctx, func(ctx context.Context, r records) error {
+		if blobs, err = r.blobsOf(ctx, project, id); err != nil {
+			return err
+		}
+		return r.deleteFunction(ctx, project, id)
+	})
+	return blobs, failed("delete function", err)
+}
+
+// drain deletes the executions of a function, batch by batch.
+func (r records) drain(ctx context.Context, project, function string) error {
+	for n := deleteBatch; n == deleteBatch; {
+		err := r.atomic(ctx, func(ctx context.Context, r records) error {
+			var ids []string
+			err := r.r.NewRaw("SELECT id FROM ? WHERE project_id = ? AND function_id = ? ORDER BY created_at, seq LIMIT ?",
+				r.s.table("executions"), project, function, deleteBatch).Scan(ctx, &ids)
+			if n = len(ids); err != nil || n == 0 {
+				return err
+			}
+			return r.deleteExecutions(ctx, project, ids)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// deleteExecutions removes executions with all they have.
+func (r records) deleteExecutions(ctx context.Context, project string, ids []string) error {
+	_, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND kind = ? AND id IN (?)", r.s.table("logs"), project, string(store.ExecutionLog), bun.In(ids))
+	if err != nil {
+		return err
+	}
+	if _, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND execution_id IN (?)", r.s.table("payloads"), project, bun.In(ids)); err != nil {
+		return err
+	}
+	_, err = r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND id IN (?)", r.s.table("executions"), project, bun.In(ids))
+	return err
+}
+
+// blobsOf returns the keys of the blobs that a function's deployments hold.
+func (r records) blobsOf(ctx context.Context, project, function string) (blobs []string, err error) {
+	err = r.r.NewRaw("SELECT source_blob FROM ?0 WHERE project_id = ?1 AND function_id = ?2 AND source_blob <> '' "+
+		"UNION ALL SELECT artefact_blob FROM ?0 WHERE project_id = ?1 AND function_id = ?2 AND artefact_blob <> ''",
+		r.s.table("deployments"), project, function).Scan(ctx, &blobs)
+	return blobs, failed("list blobs", err)
+}
+
+// deleteFunction removes the rows of a function from every table.
+func (r records) deleteFunction(ctx context.Context, project, id string) error {
+	for _, l := range []struct {
+		kind  store.LogKind
+		table string
+	}{{store.BuildLog, "deployments"}, {store.ExecutionLog, "executions"}} {
+		_, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND kind = ? AND id IN (SELECT id FROM ? WHERE project_id = ? AND function_id = ?)",
+			r.s.table("logs"), project, string(l.kind), r.s.table(l.table), project, id)
+		if err != nil {
+			return failed("delete logs", err)
+		}
+	}
+	for _, table := range []string{"payloads", "executions", "deployments", "variables"} {
+		if _, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND function_id = ?", r.s.table(table), project, id); err != nil {
+			return failed("delete "+table, err)
+		}
+	}
+	res, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND id = ?", r.s.table("functions"), project, id)
+	if err != nil {
+		return failed("delete function", err)
+	}
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		return orNotFound(err)
+	}
+	return nil
+}
+
+// DeleteProject implements store.Store, in batches. Functions go first, so
+// that nothing new starts for long.
+func (s *Store) DeleteProject(ctx context.Context, project string) error {
+	for _, t := range []struct{ table, key string }{
+		{"functions", "seq"}, {"deployments", "seq"}, {"variables", "seq"}, {"executions", "seq"}, {"payloads", "execution_id"}, {"logs", "seq"},
+	} {
+		for n := int64(deleteBatch); n == deleteBatch; {
+			res, err := s.db.ExecContext(ctx, "DELETE FROM ?0 WHERE project_id = ?1 AND ?2 IN (SELECT ?2 FROM ?0 WHERE project_id = ?1 LIMIT ?3)",
+				s.table(t.table), project, bun.Ident(t.key), deleteBatch)
+			if err != nil {
+				return failed("delete project", err)
+			}
+			if n, err = res.RowsAffected(); err != nil {
+				return failed("delete project", err)
+			}
+		}
+	}
+	return nil
+}
