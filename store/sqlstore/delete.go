@@ -103,19 +103,29 @@ func (r records) deleteFunction(ctx context.Context, project, id string) error {
 // DeleteProject implements store.Store, in batches. Functions go first, so
 // that nothing new starts for long.
 func (s *Store) DeleteProject(ctx context.Context, project string) error {
-	for _, t := range []struct{ table, key string }{
-		{"functions", "seq"}, {"deployments", "seq"}, {"variables", "seq"}, {"executions", "seq"}, {"payloads", "execution_id"}, {"logs", "seq"},
+	// By sequence alone where there is one: with the project beside it, the
+	// planner would look at all rows of the project for each batch.
+	const bySeq = "DELETE FROM ?0 WHERE seq IN (SELECT seq FROM ?0 WHERE project_id = ?1 LIMIT ?2)"
+	const byKey = "DELETE FROM ?0 WHERE project_id = ?1 AND execution_id IN (SELECT execution_id FROM ?0 WHERE project_id = ?1 LIMIT ?2)"
+	for _, t := range []struct{ table, statement string }{
+		{"functions", bySeq}, {"deployments", bySeq}, {"variables", bySeq}, {"executions", bySeq}, {"payloads", byKey}, {"logs", bySeq},
 	} {
-		for n := int64(deleteBatch); n == deleteBatch; {
-			res, err := s.db.ExecContext(ctx, "DELETE FROM ?0 WHERE project_id = ?1 AND ?2 IN (SELECT ?2 FROM ?0 WHERE project_id = ?1 LIMIT ?3)",
-				s.table(t.table), project, bun.Ident(t.key), deleteBatch)
-			if err != nil {
-				return failed("delete project", err)
-			}
-			if n, err = res.RowsAffected(); err != nil {
-				return failed("delete project", err)
-			}
+		if err := s.inBatches(ctx, t.statement, s.table(t.table), project, deleteBatch); err != nil {
+			return failed("delete project", err)
 		}
 	}
 	return nil
+}
+
+// inBatches executes a statement until it affects less than a batch.
+func (s *Store) inBatches(ctx context.Context, statement string, args ...any) error {
+	for {
+		res, err := s.db.ExecContext(ctx, statement, args...)
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n < deleteBatch {
+			return err
+		}
+	}
 }
