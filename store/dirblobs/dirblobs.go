@@ -19,6 +19,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/fnkit/fnkit/store"
 )
@@ -43,6 +44,7 @@ var ErrKey = errors.New("dirblobs: invalid key")
 var keyRule = regexp.MustCompile(`^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$`)
 
 // tempDir holds what is being written. Its name cannot be part of a key.
+// What a process that died was writing is removed by a later one.
 const tempDir = "#tmp"
 
 // Put implements store.Blobs.
@@ -57,13 +59,16 @@ func (b *Blobs) Put(ctx context.Context, key string, r io.Reader) (int64, error)
 		err = publish(root, temp, key)
 	}
 	if err != nil {
-		return 0, errors.Join(failed("put "+key, err), ignoreMissing(root.Remove(temp)))
+		return 0, errors.Join(failedPut(key, err), ignoreMissing(root.Remove(temp)))
 	}
 	return size, nil
 }
 
 // write makes a file that is on the disk when it returns.
 func write(ctx context.Context, root *os.Root, name string, r io.Reader) (size int64, err error) {
+	if err := root.MkdirAll(tempDir, 0o700); err != nil {
+		return 0, err
+	}
 	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return 0, err
@@ -79,6 +84,7 @@ func write(ctx context.Context, root *os.Root, name string, r io.Reader) (size i
 func publish(root *os.Root, temp, key string) error {
 	parent := path.Dir(key)
 	for {
+		_, missing := root.Stat(parent)
 		if err := root.MkdirAll(parent, 0o700); err != nil {
 			return err
 		}
@@ -91,7 +97,21 @@ func publish(root *os.Root, temp, key string) error {
 		if err != nil {
 			return err
 		}
-		return syncDir(root, parent)
+		if missing != nil {
+			return syncUp(root, parent)
+		}
+		return ignoreMissing(syncDir(root, parent))
+	}
+}
+
+// syncUp makes new directories last, each in the one above it.
+func syncUp(root *os.Root, dir string) error {
+	for {
+		// One that is gone held no blob any more when Delete removed it.
+		if err := syncDir(root, dir); ignoreMissing(err) != nil || dir == "." {
+			return ignoreMissing(err)
+		}
+		dir = path.Dir(dir)
 	}
 }
 
@@ -121,6 +141,9 @@ func (b *Blobs) Delete(_ context.Context, key string) error {
 	if err != nil {
 		return err
 	}
+	if info, err := root.Lstat(key); err == nil && info.IsDir() {
+		return nil // other keys continue this one; it is no blob
+	}
 	if err := ignoreMissing(root.Remove(key)); err != nil {
 		return failed("delete "+key, err)
 	}
@@ -134,28 +157,26 @@ func (b *Blobs) Delete(_ context.Context, key string) error {
 
 // List implements store.Blobs.
 func (b *Blobs) List(ctx context.Context, prefix string, fn func(store.BlobInfo) bool) error {
-	root, err := b.open("x")
+	start := "."
+	if i := strings.LastIndex(prefix, "/"); i >= 0 {
+		start = prefix[:i]
+		if err := checkKey(start); err != nil {
+			return err
+		}
+	}
+	root, err := b.directory()
 	if err != nil {
 		return err
 	}
-	start := "."
-	if i := strings.LastIndex(prefix, "/"); i > 0 {
-		start = prefix[:i]
-	}
-	if start != "." && !keyRule.MatchString(start) {
-		return fmt.Errorf("%w: prefix %q", ErrKey, prefix)
-	}
 	err = fs.WalkDir(root.FS(), start, func(name string, d fs.DirEntry, err error) error {
 		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			return nil // deleted meanwhile
 		case err != nil:
-			return err
+			return ignoreMissing(err) // deleted meanwhile
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case d.IsDir() && name == tempDir:
 			return fs.SkipDir
-		case d.IsDir() || !strings.HasPrefix(name, prefix):
+		case !d.Type().IsRegular() || !strings.HasPrefix(name, prefix):
 			return nil
 		}
 		info, err := d.Info()
@@ -170,12 +191,16 @@ func (b *Blobs) List(ctx context.Context, prefix string, fn func(store.BlobInfo)
 	return failed("list blobs", err)
 }
 
-// open checks a key and opens the directory, making it the first time. What a
-// process that died was writing stays in tempDir, where nothing looks.
+// open checks a key and opens the directory.
 func (b *Blobs) open(key string) (*os.Root, error) {
 	if err := checkKey(key); err != nil {
 		return nil, err
 	}
+	return b.directory()
+}
+
+// directory opens the directory, making it the first time.
+func (b *Blobs) directory() (*os.Root, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.root != nil {
@@ -188,11 +213,27 @@ func (b *Blobs) open(key string) (*os.Root, error) {
 	if err != nil {
 		return nil, failed("blobs", err)
 	}
-	if err := root.MkdirAll(tempDir, 0o700); err != nil {
-		return nil, errors.Join(failed("blobs", err), root.Close())
-	}
+	sweep(root)
 	b.root = root
 	return root, nil
+}
+
+// abandoned is how long nothing was written to a temporary file whose writer
+// is taken for dead.
+const abandoned = 24 * time.Hour
+
+// sweep removes what processes that died were writing. Another process may be
+// writing too, so young files stay. Failing to tidy up is no reason to stop.
+func sweep(root *os.Root) {
+	left, err := fs.ReadDir(root.FS(), tempDir)
+	if err != nil {
+		return
+	}
+	for _, d := range left {
+		if info, err := d.Info(); err == nil && time.Since(info.ModTime()) > abandoned {
+			_ = root.Remove(tempDir + "/" + d.Name())
+		}
+	}
 }
 
 func checkKey(key string) error {
@@ -218,6 +259,15 @@ func failed(act string, err error) error {
 		return fmt.Errorf("%s: %w: %w", act, store.ErrUnavailable, err)
 	}
 	return fmt.Errorf("%s: %w", act, err)
+}
+
+// failedPut never says that the blob was not found: what is missing or in the
+// way of a blob to be written is a directory.
+func failedPut(key string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return fmt.Errorf("put %s: %w", key, err)
+	}
+	return failed("put "+key, err)
 }
 
 func ignoreMissing(err error) error {

@@ -83,7 +83,10 @@ func blobRoundTrip(t *testing.T, b store.Blobs) {
 	if _, err := io.ReadFull(r, part); err != nil || string(part) != "34567" {
 		t.Errorf("%q, %v", part, err)
 	}
-	missing(t, b, "a/b") // a folder is no blob
+	missing(t, b, "a/b") // what other keys continue is no blob
+	if err := b.Delete(t.Context(), "a/b"); err != nil || get(t, b, "a/b/c") != big {
+		t.Errorf("delete of a key that others continue: %v", err)
+	}
 	for range 2 {
 		if err := b.Delete(t.Context(), "a/b/c"); err != nil {
 			t.Fatal(err)
@@ -190,10 +193,14 @@ func blobList(t *testing.T, b store.Blobs) {
 	if err := b.Delete(t.Context(), "p/gone/1"); err != nil {
 		t.Fatal(err)
 	}
-	for prefix, want := range map[string][]string{"": all, "p/": all[:3], "p/a": all[:3], "p/a/": all[:2], "p/a/2": all[1:2], "none/": nil} {
+	for prefix, want := range map[string][]string{"": all, "p/": all[:3], "p/a": all[:3], "p/a/": all[:2], "p/a/2": all[1:2], "p/a/2/": nil, "p/a/2/x/": nil, "none/": nil} {
 		if got := listed(t, b, prefix); !slices.Equal(got, want) {
 			t.Errorf("prefix %q: %v, want %v", prefix, got, want)
 		}
+	}
+	for _, prefix := range []string{"../", "/", "p/../", "p//a"} {
+		// Refused or without a match: either way nothing is listed.
+		_ = b.List(t.Context(), prefix, func(i store.BlobInfo) bool { t.Errorf("%q lists %+v", prefix, i); return true })
 	}
 	n := 0
 	if err := b.List(t.Context(), "", func(store.BlobInfo) bool { n++; return n < 2 }); err != nil || n != 2 {
