@@ -404,3 +404,24 @@ def main(context):
 	}
 	f.get("/").text(t, "quiet")
 }
+
+// What gives pieces of text or bytes is a stream, and what holds values is not.
+func TestPythonIterables(t *testing.T) {
+	t.Parallel()
+	f := deploy(t, "python", "main.py", "", source{"main.py": `
+import sys
+
+sys.stdout.reconfigure(line_buffering=True)
+
+class Pieces:
+    def __iter__(self):
+        return iter(["a", b"b", bytearray(b"c")])
+
+def main(context):
+    return context.res.send(Pieces() if context.req.path == "/" else ["a", "b"])
+`})
+	f.get("/").text(t, "abc")
+	if r := f.get("/list"); r.status != 500 || !strings.Contains(r.logs[sandbox.Stderr].String(), "not list") {
+		t.Errorf("status %d, errors %q", r.status, &r.logs[sandbox.Stderr])
+	}
+}

@@ -130,6 +130,7 @@ class Function:
 
     def __init__(self):
         self.main = None
+        self.is_async = False
         self.lock = threading.Lock()
 
     def bind(self, root, entrypoint, env):
@@ -170,6 +171,7 @@ class Function:
                 raise LoadError(self.failure(e)) from None
             if not callable(main):
                 raise LoadError("Function signature invalid. Did you forget to export a 'main' function?")
+            self.is_async = inspect.iscoroutinefunction(main)
             self.main = main
 
     def module(self):
@@ -463,7 +465,7 @@ def on_data(call, flags, payload):
 def start(call):
     if call.head.get("t", 0) > 0:
         call.timer = timers.add(call.head["t"] / 1000, on_timeout, call)
-    if inspect.iscoroutinefunction(function.main):
+    if function.is_async:
         on_loop(call, run_async(call))
     else:
         workers.run(call, run_sync, call)
@@ -566,8 +568,8 @@ def response(call, result):
     body = result.get("body")
     if hasattr(body, "__aiter__"):
         return head, None, body.__aiter__()
-    if hasattr(body, "__next__"):
-        return head, None, body
+    if hasattr(body, "__iter__") and not isinstance(body, (str, bytes, bytearray, memoryview, dict, list, tuple, set, frozenset)):
+        return head, None, iter(body)
     return head, to_bytes(body), None
 
 
@@ -807,6 +809,9 @@ class Capture(io.TextIOBase):
 
     def fileno(self):
         return self.real.fileno()
+
+    def reconfigure(self, **options):
+        pass  # text is sent as UTF-8, line by line, whatever is asked for
 
     def close(self):
         pass
