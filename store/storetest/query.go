@@ -336,6 +336,40 @@ func (s *suite) walk(orders []store.Order, size int, want []string) {
 	}
 }
 
+// longLists: pages and counts are bounded.
+func (s *suite) longLists() {
+	s.append(s.many(store.MaxLimit+10, "f")...)
+	for limit, want := range map[int]int{0: store.DefaultLimit, -1: store.DefaultLimit, 1: 1, store.MaxLimit + 5: store.MaxLimit} {
+		rows, err := s.ListExecutions(s.ctx, s.project, "f", "", store.Query{Limit: limit})
+		if err != nil || len(rows) != want {
+			s.Errorf("limit %d: %d rows, %v", limit, len(rows), err)
+		}
+	}
+	if n, err := s.CountExecutions(s.ctx, s.project, "f", "", store.Query{Limit: 3, Offset: 100}, store.MaxLimit); err != nil || n != store.MaxLimit {
+		s.Errorf("counted %d, %v", n, err)
+	}
+	if rows, err := s.ListExecutions(s.ctx, s.project, "f", "", store.Query{Offset: store.MaxLimit + 5}); err != nil || len(rows) != 5 {
+		s.Errorf("behind the offset: %d rows, %v", len(rows), err)
+	}
+}
+
+// durations are found by the seconds they are shown as.
+func (s *suite) durations() {
+	rows := s.many(200, "f")
+	for i := range rows {
+		rows[i].Duration = time.Duration(i*i*7+1) * time.Microsecond
+	}
+	s.append(rows...)
+	for _, x := range rows {
+		for op, want := range map[store.Op]int{store.Equal: 1, store.LessThanEqual: 1, store.NotEqual: 0, store.LessThan: 0} {
+			filters := []store.Filter{{Op: store.Equal, Attr: "$id", Values: []any{x.ID}}, {Op: op, Attr: "duration", Values: []any{x.Duration.Seconds()}}}
+			if n, err := s.CountExecutions(s.ctx, s.project, "f", "", store.Query{Filters: filters}, 2); err != nil || n != want {
+				s.Errorf("%s %v: %d, %v", op, x.Duration.Seconds(), n, err)
+			}
+		}
+	}
+}
+
 func (s *suite) search() {
 	f := s.function("blog-api")
 	f.Name, f.Runtime = "Weekly Report, v2 (100%)", "python-3.11"

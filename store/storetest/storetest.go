@@ -8,15 +8,15 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/fnkit/fnkit/store"
 )
 
-// Run runs the suite. open returns a store for one test, empty or shared with
-// others: each test works in projects of its own.
+// Run runs the suite. open returns an empty store for one test, and closes it
+// when the test ends; tests run in parallel. Stores of two tests may lie in one
+// database, but must not share a queue.
 func Run(t *testing.T, open func(t *testing.T) store.Store) {
 	for name, test := range map[string]func(*suite){
 		"functions":               (*suite).functions,
@@ -25,17 +25,24 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		"executions":              (*suite).executions,
 		"append is all or none":   (*suite).appendAll,
 		"projects are apart":      (*suite).projectsApart,
+		"no method reaches over":  (*suite).reach,
 		"deleting leaves nothing": (*suite).deleteFunction,
 		"delete project":          (*suite).deleteProject,
 		"transactions":            (*suite).transactions,
+		"transactions and queues": (*suite).transactionQueues,
+		"transactions refused":    (*suite).refusals,
 		"queries":                 (*suite).queries,
 		"orders and cursors":      (*suite).cursors,
 		"search":                  (*suite).search,
+		"long lists":              (*suite).longLists,
+		"durations":               (*suite).durations,
 		"bad queries":             (*suite).badQueries,
 		"logs":                    (*suite).logs,
 		"queue":                   (*suite).queue,
 		"queue is fair":           (*suite).fair,
 		"queue leases":            (*suite).leases,
+		"queue takes turns":       (*suite).turns,
+		"payloads":                (*suite).payloads,
 		"queue of builds":         (*suite).builds,
 		"claims never meet":       (*suite).claims,
 		"odd texts":               (*suite).oddTexts,
@@ -291,58 +298,6 @@ func (s *suite) appendAll() {
 	s.must(s.AppendExecutions(s.ctx, nil))
 }
 
-// projectsApart makes the same records in two projects and sees that nothing
-// of one is reached from the other.
-func (s *suite) projectsApart() {
-	other := *s
-	other.project += "-other"
-	for _, p := range []*suite{s, &other} {
-		p.create(p.function("f"))
-		p.createDeployment(p.deployment("d", "f"))
-		_, err := p.CreateVariable(p.ctx, p.variable("v", "f", "KEY"))
-		p.must(err)
-		p.append(p.execution("x", "f"))
-		p.must(p.AppendLogs(p.ctx, store.LogRef{Project: p.project, Kind: store.BuildLog, ID: "d"}, []store.LogChunk{{At: at(1), Data: []byte(p.project)}}))
-	}
-	other.create(other.function("only"))
-	other.append(other.execution("only", "f"))
-	_, err := s.GetFunction(s.ctx, s.project, "only")
-	s.is(err, store.ErrNotFound)
-	_, err = s.GetExecution(s.ctx, s.project, "f", "only")
-	s.is(err, store.ErrNotFound)
-	list, err := s.ListFunctions(s.ctx, s.project, store.Query{})
-	if s.must(err); len(list) != 1 || list[0].Project != s.project {
-		s.Errorf("listed %+v", list)
-	}
-	for what, count := range map[string]func() (int, error){
-		"functions":   func() (int, error) { return s.CountFunctions(s.ctx, s.project, store.Query{}, 10) },
-		"deployments": func() (int, error) { return s.CountDeployments(s.ctx, s.project, "f", store.Query{}, 10) },
-		"executions":  func() (int, error) { return s.CountExecutions(s.ctx, s.project, "f", "", store.Query{}, 10) },
-	} {
-		if n, err := count(); err != nil || n != 1 {
-			s.Errorf("%d %s, %v", n, what, err)
-		}
-	}
-	_, err = s.ListExecutions(s.ctx, s.project, "f", "", store.Query{After: "only"})
-	s.is(err, store.ErrCursor)
-	chunks, err := s.ReadLogs(s.ctx, store.LogRef{Project: s.project, Kind: store.BuildLog, ID: "d"}, 0, 10)
-	if s.must(err); len(chunks) != 1 || string(chunks[0].Data) != s.project {
-		s.Errorf("logs %+v", chunks)
-	}
-	s.must(s.ClearActivate(s.ctx, s.project, "f", "none"))
-	_, err = s.Store.DeleteFunction(s.ctx, s.project, "f")
-	s.must(err)
-	if d, err := s.GetDeployment(s.ctx, other.project, "f", "d"); err != nil || !d.Activate {
-		s.Errorf("the other project's deployment: %+v, %v", d, err)
-	}
-	for _, err := range []error{
-		second(s.GetFunction(s.ctx, other.project, "f")), second(s.GetVariable(s.ctx, other.project, "f", "v")),
-		second(s.GetExecution(s.ctx, other.project, "f", "x")),
-	} {
-		s.must(err)
-	}
-}
-
 func second[T any](_ T, err error) error { return err }
 
 func (s *suite) deleteFunction() {
@@ -357,6 +312,7 @@ func (s *suite) deleteFunction() {
 	waiting := s.execution("x", "f")
 	waiting.Status, waiting.ReadyAt, waiting.Payload = store.ExecutionWaiting, at(1), []byte("sealed")
 	s.append(waiting, s.execution("kept", "g"))
+	s.append(s.many(2100, "f")...)
 	log := store.LogRef{Project: s.project, Kind: store.BuildLog, ID: "d"}
 	s.must(s.AppendLogs(s.ctx, log, []store.LogChunk{{At: at(1), Data: []byte("x")}}))
 
@@ -375,10 +331,22 @@ func (s *suite) deleteFunction() {
 	if n, err := s.CountExecutions(s.ctx, s.project, "f", "", store.Query{}, 10); err != nil || n != 0 {
 		s.Errorf("a new function of the id has %d executions, %v", n, err)
 	}
+	s.append(waiting) // nothing of the old one is in its way
+}
+
+// many are executions with distinct ids.
+func (s *suite) many(n int, function string) []store.Execution {
+	rows := make([]store.Execution, n)
+	for i := range rows {
+		rows[i] = s.execution(fmt.Sprintf("many%05d", i), function)
+		rows[i].CreatedAt = at(i)
+	}
+	return rows
 }
 
 func (s *suite) deleteProject() {
 	s.create(s.function("f"))
+	s.append(s.many(2100, "f")...)
 	s.createDeployment(s.deployment("d", "f"))
 	_, err := s.CreateVariable(s.ctx, s.variable("v", "f", "KEY"))
 	s.must(err)
@@ -390,60 +358,6 @@ func (s *suite) deleteProject() {
 	s.is(second(s.GetDeployment(s.ctx, s.project, "f", "d")), store.ErrNotFound)
 	s.is(second(s.GetVariable(s.ctx, s.project, "f", "v")), store.ErrNotFound)
 	s.is(second(s.GetExecution(s.ctx, s.project, "f", "x")), store.ErrNotFound)
-}
-
-func (s *suite) transactions() {
-	var order []int
-	s.must(s.InTx(s.ctx, func(ctx context.Context, tx store.Tx) error {
-		order = nil
-		tx.AfterCommit(func() { order = append(order, 1) })
-		if _, err := tx.CreateFunction(ctx, s.function("f")); err != nil {
-			return err
-		}
-		if _, err := tx.GetFunction(ctx, s.project, "f"); err != nil {
-			return fmt.Errorf("its own write is not visible: %w", err)
-		}
-		if _, err := tx.UpdateFunction(ctx, s.project, "f", func(f *store.Function) error { f.Name = "in"; return nil }); err != nil {
-			return err
-		}
-		tx.AfterCommit(func() { order = append(order, 2) })
-		if len(order) > 0 {
-			return errors.New("AfterCommit ran before the commit")
-		}
-		return tx.AppendExecutions(ctx, []store.Execution{s.execution("x", "f")})
-	}))
-	s.same("order of AfterCommit", order, []int{1, 2})
-	f, err := s.GetFunction(s.ctx, s.project, "f")
-	if s.must(err); f.Name != "in" {
-		s.Errorf("name %q", f.Name)
-	}
-	refusal := errors.New("refused")
-	err = s.InTx(s.ctx, func(ctx context.Context, tx store.Tx) error {
-		tx.AfterCommit(func() { s.Error("AfterCommit ran after a rollback") })
-		_, err := tx.CreateFunction(ctx, s.function("gone"))
-		if err == nil {
-			err = tx.AppendExecutions(ctx, []store.Execution{s.execution("gone", "f")})
-		}
-		return errors.Join(err, refusal)
-	})
-	s.is(err, refusal)
-	s.is(second(s.GetFunction(s.ctx, s.project, "gone")), store.ErrNotFound)
-	s.is(second(s.GetExecution(s.ctx, s.project, "f", "gone")), store.ErrNotFound)
-
-	// Updates at once lose none.
-	var wg sync.WaitGroup
-	for range 20 {
-		wg.Go(func() {
-			_, err := s.UpdateFunction(s.ctx, s.project, "f", func(f *store.Function) error { f.Timeout++; return nil })
-			if err != nil {
-				s.Error(err)
-			}
-		})
-	}
-	wg.Wait()
-	if f, err = s.GetFunction(s.ctx, s.project, "f"); err != nil || f.Timeout != 35 {
-		s.Errorf("timeout %d after 20 increments of 15, %v", f.Timeout, err)
-	}
 }
 
 func (s *suite) logs() {
