@@ -289,6 +289,32 @@ func (s *suite) cursors() {
 	s.is(err, store.ErrCursor)
 	_, err = s.ListFunctions(s.ctx, s.project, store.Query{After: "f01", Orders: []store.Order{{Attr: "scheduleNext"}}})
 	s.is(err, store.ErrCursorNull)
+	s.nullOrders()
+}
+
+// nullOrders: null comes before everything else, also around a cursor.
+func (s *suite) nullOrders() {
+	nulls := []string{"f01", "f02", "f03", "f05", "f06", "f07", "f09", "f10", "f11"}
+	backwards := slices.Clone(nulls)
+	slices.Reverse(backwards)
+	for _, c := range []struct {
+		desc          bool
+		after, before string
+		want          []string
+	}{
+		{false, "", "", append(slices.Clone(nulls), "f00", "f04", "f08")},
+		{true, "", "", append([]string{"f08", "f04", "f00"}, backwards...)},
+		{false, "f00", "", []string{"f04", "f08"}},
+		{true, "f04", "", append([]string{"f00"}, backwards...)},
+		{false, "", "f04", append(slices.Clone(nulls), "f00")},
+		{true, "", "f00", []string{"f08", "f04"}},
+	} {
+		q := store.Query{Orders: []store.Order{{Attr: "scheduleNext", Desc: c.desc}}, After: c.after, Before: c.before}
+		got, err := s.ListFunctions(s.ctx, s.project, q)
+		if s.must(err); !slices.Equal(functionIDs(got), c.want) {
+			s.Errorf("%+v:\n got %v\nwant %v", q, functionIDs(got), c.want)
+		}
+	}
 }
 
 // inOrder compares by orders; ties by creation, in the direction of the last order.

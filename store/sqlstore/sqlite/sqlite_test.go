@@ -1,11 +1,13 @@
 package sqlite_test
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -107,6 +109,110 @@ func TestManyMigrateAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// TestHostsMigrateAtOnce: also with transactions that take the lock late.
+func TestHostsMigrateAtOnce(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "db")
+	var wg sync.WaitGroup
+	for range 8 {
+		db, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(10000)")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { db.Close() })
+		s, err := sqlstore.New(bun.NewDB(db, sqlitedialect.New()), sqlstore.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() {
+			if err := s.Migrate(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestFirstAppendBesideATransaction: an append that waits for the connection
+// a transaction holds keeps that transaction from nothing.
+func TestFirstAppendBesideATransaction(t *testing.T) {
+	t.Parallel()
+	db := host(t, filepath.Join(t.TempDir(), "db"))
+	s, err := sqlstore.New(db, sqlstore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	waits := db.Stats().WaitCount
+	beside := make(chan error, 1)
+	err = s.InTx(ctx, func(ctx context.Context, tx store.Tx) error {
+		go func() { beside <- s.AppendExecutions(ctx, executions(1, 1)) }()
+		for db.Stats().WaitCount == waits && ctx.Err() == nil {
+			runtime.Gosched()
+		}
+		return tx.AppendExecutions(ctx, executions(0, 1))
+	})
+	if err := errors.Join(err, <-beside); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestNothingIsLeft looks into the tables themselves.
+func TestNothingIsLeft(t *testing.T) {
+	t.Parallel()
+	for what, remove := range map[string]func(*sqlstore.Store) error{
+		"project": func(s *sqlstore.Store) error { return s.DeleteProject(t.Context(), "p") },
+		"function": func(s *sqlstore.Store) error {
+			_, err := s.DeleteFunction(t.Context(), "p", "f")
+			return err
+		},
+		"function in a transaction": func(s *sqlstore.Store) error {
+			return s.InTx(t.Context(), func(ctx context.Context, tx store.Tx) error {
+				_, err := tx.DeleteFunction(ctx, "p", "f")
+				return err
+			})
+		},
+	} {
+		path := filepath.Join(t.TempDir(), "db")
+		s := open(t, path)
+		fill(t, s)
+		if err := remove(s); err != nil {
+			t.Fatal(err)
+		}
+		db := host(t, path)
+		for _, table := range []string{"functions", "deployments", "variables", "executions", "payloads", "logs"} {
+			var n int
+			if err := db.QueryRow("SELECT count(*) FROM fnkit_" + table).Scan(&n); err != nil || n != 0 {
+				t.Errorf("after deleting the %s %d rows are left of %s, %v", what, n, table, err)
+			}
+		}
+	}
+}
+
+// fill makes records in every table, more executions than one batch deletes.
+func fill(t *testing.T, s *sqlstore.Store) {
+	t.Helper()
+	_, err1 := s.CreateFunction(t.Context(), store.Function{Project: "p", ID: "f"})
+	_, err2 := s.CreateDeployment(t.Context(), store.Deployment{Project: "p", ID: "d", FunctionID: "f"})
+	_, err3 := s.CreateVariable(t.Context(), store.Variable{Project: "p", ID: "v", FunctionID: "f", Key: "K"})
+	rows := executions(0, 1500)
+	for i := range rows {
+		rows[i].FunctionID, rows[i].Payload = "f", []byte("sealed")
+	}
+	if err := errors.Join(err1, err2, err3, s.AppendExecutions(t.Context(), rows)); err != nil {
+		t.Fatal(err)
+	}
+	for _, ref := range []store.LogRef{{Project: "p", Kind: store.BuildLog, ID: "d"}, {Project: "p", Kind: store.ExecutionLog, ID: rows[7].ID}} {
+		if err := s.AppendLogs(t.Context(), ref, []store.LogChunk{{Data: []byte("x")}}); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func TestACutOffMigrationIsDoneAgain(t *testing.T) {
@@ -242,6 +348,36 @@ func BenchmarkAppendExecutions(b *testing.B) {
 				next += batch
 			}
 			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(next), "µs/row")
+		})
+	}
+}
+
+// BenchmarkClaim claims single rows, among projects that have rows due and
+// among as many that have none.
+func BenchmarkClaim(b *testing.B) {
+	for _, projects := range []int{10, 10_000} {
+		b.Run(fmt.Sprint("projects=", projects), func(b *testing.B) {
+			s := open(b, filepath.Join(b.TempDir(), "db"))
+			var rows []store.Execution
+			for i := range projects {
+				for j := range 5 {
+					rows = append(rows, store.Execution{
+						Project: fmt.Sprintf("p%06d", i), ID: fmt.Sprint(j), FunctionID: "f", Status: store.ExecutionWaiting,
+						ReadyAt: time.UnixMilli(int64(1 + i%2*1000)),
+					})
+				}
+			}
+			if err := s.AppendExecutions(b.Context(), rows); err != nil {
+				b.Fatal(err)
+			}
+			after := ""
+			for b.Loop() {
+				claimed, err := s.Runs().Claim(b.Context(), store.ClaimParams{Now: time.UnixMilli(10), LeaseUntil: time.UnixMilli(5), Limit: 1, After: after})
+				if err != nil || len(claimed) != 1 {
+					b.Fatal(len(claimed), err)
+				}
+				after = claimed[0].Lease.Project
+			}
 		})
 	}
 }
