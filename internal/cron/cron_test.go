@@ -221,9 +221,19 @@ func FuzzParse(f *testing.F) {
 }
 
 func BenchmarkNext(b *testing.B) {
-	e := parse(b, "0 3 * * MON")
-	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	for b.Loop() {
-		e.Next(at)
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, s := range []string{"0 3 * * MON", "* * * * *", "0 0 29 2 1#5", "0 0 30 2 *", "50-10 * * * *"} {
+		e := parse(b, s)
+		for _, loc := range []*time.Location{time.UTC, berlin} {
+			at := time.Date(2026, 1, 1, 0, 0, 0, 0, loc)
+			b.Run(s+" "+loc.String(), func(b *testing.B) {
+				for b.Loop() {
+					e.Next(at)
+				}
+			})
+		}
 	}
 }
