@@ -30,6 +30,9 @@ type Stats struct {
 const (
 	maxName  = 4096 // bytes of a path
 	maxDepth = 100  // parts of a path
+
+	// perEntry is what headers and padding of an entry may take on average.
+	perEntry = 16 << 10
 )
 
 // invalid is a fault of the archive, in words for whoever made it.
@@ -49,7 +52,8 @@ func IsInvalid(err error) bool {
 // Unpack writes the files of a gzipped tar into an empty directory. It refuses
 // an archive with names that are absolute or leave the directory, with links
 // that do, with devices, or beyond the limits; what was written by then stays.
-// Modes become 0644 or 0755, owners and times are ignored.
+// Modes become 0644 or 0755 (less the umask), owners and times are ignored. It
+// reads at most Limits.Bytes and 16 KiB for each allowed entry.
 func Unpack(ctx context.Context, r io.Reader, dir string, l Limits) (Stats, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -61,7 +65,8 @@ func Unpack(ctx context.Context, r io.Reader, dir string, l Limits) (Stats, erro
 		return Stats{}, readError(err)
 	}
 	defer zr.Close()
-	u := &unpacker{root: root, limits: l, tr: tar.NewReader(&interruptible{ctx, zr})}
+	in := &bounded{ctx: ctx, r: zr, left: l.Bytes + int64(l.Files+1)*perEntry}
+	u := &unpacker{root: root, limits: l, tr: tar.NewReader(in)}
 	for {
 		h, err := u.tr.Next()
 		if err == io.EOF {
@@ -75,7 +80,7 @@ func Unpack(ctx context.Context, r io.Reader, dir string, l Limits) (Stats, erro
 		}
 	}
 	// What follows the tar is only read for the checksum behind it.
-	if _, err := io.Copy(io.Discard, io.LimitReader(zr, l.Bytes)); err != nil {
+	if _, err := io.Copy(io.Discard, in); err != nil {
 		return u.stats, readError(err)
 	}
 	return u.stats, u.makeLinks()
@@ -227,15 +232,21 @@ func insideLink(name, target string) bool {
 	return to != ".." && !strings.HasPrefix(to, "../")
 }
 
-// interruptible stops reading when ctx ends.
-type interruptible struct {
-	ctx context.Context
-	r   io.Reader
+// bounded ends reading when ctx ends, and when more comes out of a small file
+// than any allowed archive needs, such as headers without end.
+type bounded struct {
+	ctx  context.Context
+	r    io.Reader
+	left int64
 }
 
-func (i *interruptible) Read(p []byte) (int, error) {
-	if err := i.ctx.Err(); err != nil {
+func (b *bounded) Read(p []byte) (int, error) {
+	if err := b.ctx.Err(); err != nil {
 		return 0, err
 	}
-	return i.r.Read(p)
+	n, err := b.r.Read(p)
+	if b.left -= int64(n); b.left < 0 {
+		return 0, invalidf("it unpacks to too many bytes")
+	}
+	return n, err
 }

@@ -101,6 +101,14 @@ func TestAttacksAreRefused(t *testing.T) {
 		"not a tar":             gzipped(t, strings.NewReader(strings.Repeat("not a tar ", 1000))),
 		"bomb":                  gzipped(t, bombTar(t)),
 		"many entries":          pack(t, many...),
+		"headers without end":   gzipped(t, repeat(paxHeader(t), 64<<20)),
+		"a million entries":     gzipped(t, &entries{n: 1e6}),
+		"zeros behind the tar":  gzipped(t, io.MultiReader(bytes.NewReader(make([]byte, 1024)), io.LimitReader(zeros{}, 64<<20))),
+		"sparse terabyte":       gzipped(t, bytes.NewReader(sparse())),
+		"long name":             pack(t, entry{name: strings.Repeat("d", 5000)}),
+		"socket":                gzipped(t, bytes.NewReader(rawHeader('z', "s"))),
+		"link over a directory": pack(t, entry{name: "d/f"}, entry{name: "d", kind: tar.TypeSymlink, link: "."}),
+		"file through a link":   pack(t, entry{name: "real/f"}, entry{name: "d", kind: tar.TypeSymlink, link: "real"}, entry{name: "d/f"}),
 		"parent":                pack(t, entry{name: "../x"}),
 		"hidden parent":         pack(t, entry{name: "a/../../x"}),
 		"absolute":              pack(t, entry{name: "/etc/x"}),
@@ -136,6 +144,37 @@ func TestAttacksAreRefused(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestConcatenatedMembers(t *testing.T) {
+	t.Parallel()
+	whole := unzipped(t, pack(t, entry{name: "a", body: strings.Repeat("x", 5000)}))
+	data := append(gzipped(t, bytes.NewReader(whole[:2000])), gzipped(t, bytes.NewReader(whole[2000:]))...)
+	dir := t.TempDir()
+	if _, err := archive.Unpack(t.Context(), bytes.NewReader(data), dir, limits); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(filepath.Join(dir, "a")); err != nil || len(got) != 5000 {
+		t.Fatalf("%d bytes, %v", len(got), err)
+	}
+}
+
+func TestPackLeavesOutWhatLeadsOutside(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for name, target := range map[string]string{"out": "../x", "abs": "/etc/passwd", "in": "f"} {
+		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
+			t.Skip(err)
+		}
+	}
+	var packed bytes.Buffer
+	stats, err := archive.Pack(t.Context(), dir, &packed, limits)
+	if err != nil || stats.Files != 1 {
+		t.Fatalf("%+v, %v", stats, err)
+	}
+	if _, err := archive.Pack(t.Context(), dir, io.Discard, archive.Limits{Bytes: 1, Files: 2}); !archive.IsInvalid(err) {
+		t.Fatalf("too many entries: %v", err)
 	}
 }
 
@@ -207,6 +246,89 @@ func bombTar(t testing.TB) io.Reader {
 		t.Fatal(err)
 	}
 	return io.MultiReader(&head, io.LimitReader(zeros{}, size))
+}
+
+// paxHeader is a header that only speaks of the next one.
+func paxHeader(t testing.TB) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	h := &tar.Header{Name: strings.Repeat("n", 300), Mode: 0o600, Format: tar.FormatPAX}
+	if err := tar.NewWriter(&b).WriteHeader(h); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()[:b.Len()-512] // without the header it speaks of
+}
+
+// repeat returns block over and over, about n bytes of it.
+func repeat(block []byte, n int) io.Reader {
+	var all []io.Reader
+	for range n / len(block) {
+		all = append(all, bytes.NewReader(block))
+	}
+	return io.MultiReader(all...)
+}
+
+// entries is a tar of n empty files, made as it is read.
+type entries struct {
+	n, made int
+	rest    []byte
+}
+
+func (e *entries) Read(p []byte) (int, error) {
+	if len(e.rest) == 0 {
+		if e.made == e.n {
+			return 0, io.EOF
+		}
+		e.rest = rawHeader(tar.TypeReg, fmt.Sprint("f", e.made))
+		e.made++
+	}
+	n := copy(p, e.rest)
+	e.rest = e.rest[n:]
+	return n, nil
+}
+
+// rawHeader is the header of an empty entry that archive/tar would not write.
+func rawHeader(kind byte, name string) []byte { return ustar(kind, name, "00000000000\x00") }
+
+// sparse is a file of GNU's sparse kind that claims to be a terabyte.
+func sparse() []byte {
+	h := ustar(tar.TypeGNUSparse, "s", "00000000000\x00")
+	copy(h[257:], "ustar  \x00")
+	copy(h[483:], "10000000000000\x00")
+	return checksummed(h)
+}
+
+func ustar(kind byte, name, size string) []byte {
+	h := make([]byte, 512)
+	copy(h, name)
+	copy(h[100:], "0000644\x000000000\x000000000\x00")
+	copy(h[124:], size+"00000000000\x00")
+	h[156] = kind
+	copy(h[257:], "ustar\x0000")
+	return checksummed(h)
+}
+
+func checksummed(h []byte) []byte {
+	copy(h[148:], "        ")
+	sum := 0
+	for _, b := range h {
+		sum += int(b)
+	}
+	copy(h[148:], fmt.Sprintf("%06o\x00 ", sum))
+	return h
+}
+
+func unzipped(t testing.TB, data []byte) []byte {
+	t.Helper()
+	zr, err := gzip.NewReader(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := io.ReadAll(zr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
 }
 
 type zeros struct{}

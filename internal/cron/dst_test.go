@@ -34,7 +34,7 @@ func TestAgainstRealMinutes(t *testing.T) {
 			noon, _ := time.ParseInLocation("2006-01-02 15", c.day+" 12", loc)
 			from := noon.Add(-48 * time.Hour)
 			minutes := wallMinutes(from, 96*60)
-			for range 30 {
+			for range 8 {
 				expr := dstExpr(rnd)
 				checkRuns(t, expr, from, minutes)
 				if t.Failed() {
