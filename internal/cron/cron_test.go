@@ -121,11 +121,11 @@ func TestAgainstBruteForce(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for range 60 {
 		expr := fmt.Sprintf("%s %s %s %s %s", randomField(rnd, 0, 59), randomField(rnd, 0, 23), randomField(rnd, 1, 31), randomField(rnd, 1, 12), randomField(rnd, 0, 7))
-		e := parse(t, expr)
+		e, b := parse(t, expr), newBrute(expr)
 		start := time.Date(2020+rnd.IntN(10), time.Month(1+rnd.IntN(12)), 1+rnd.IntN(28), rnd.IntN(24), rnd.IntN(60), rnd.IntN(60), 0, time.UTC)
 		want, found := start.Truncate(time.Minute).Add(time.Minute), false
 		for range 60 * 24 * 40 {
-			if found = bruteMatch(expr, want); found {
+			if found = b.match(want); found {
 				break
 			}
 			want = want.Add(time.Minute)
@@ -168,14 +168,28 @@ func randomField(r *rand.Rand, low, high int) string {
 	return s
 }
 
-func bruteMatch(expr string, t time.Time) bool {
+// brute is an expression as tables of the values that match.
+type brute struct {
+	minutes, hours, dom, months, dow [61]bool
+	either                           bool // one of the day fields is enough
+}
+
+func newBrute(expr string) *brute {
 	f := strings.Fields(expr)
-	dom, dow := bruteField(f[2], t.Day(), 1), bruteField(f[4], int(t.Weekday()), 0) || t.Weekday() == 0 && bruteField(f[4], 7, 0)
-	day := dom && dow
-	if f[2] != "*" && f[4] != "*" {
-		day = dom || dow
+	b := &brute{either: f[2] != "*" && f[4] != "*"}
+	for v := range 61 {
+		b.minutes[v], b.hours[v] = bruteField(f[0], v, 0), bruteField(f[1], v, 0)
+		b.dom[v], b.months[v] = bruteField(f[2], v, 1), bruteField(f[3], v, 1)
+		b.dow[v] = bruteField(f[4], v, 0)
 	}
-	return day && bruteField(f[0], t.Minute(), 0) && bruteField(f[1], t.Hour(), 0) && bruteField(f[3], int(t.Month()), 1)
+	b.dow[0] = b.dow[0] || b.dow[7]
+	return b
+}
+
+func (b *brute) match(t time.Time) bool {
+	dom, dow := b.dom[t.Day()], b.dow[t.Weekday()]
+	day := dom && dow || b.either && (dom || dow)
+	return day && b.minutes[t.Minute()] && b.hours[t.Hour()] && b.months[t.Month()]
 }
 
 func bruteField(field string, v, low int) bool {
