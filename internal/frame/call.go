@@ -65,7 +65,13 @@ func (c *Conn) Call(ctx context.Context, call Call, to Receiver) (Outcome, error
 
 // open sends the call, or starts a goroutine that does while its body is read.
 func (ex *exchange) open(ctx context.Context, call Call) error {
-	body, ok := ex.inline(call.Body)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	body, ok, err := ex.inline(call.Body)
+	if err != nil {
+		return err
+	}
 	if !ok {
 		ctx, ex.stop = context.WithCancel(ctx)
 		go ex.upload(ctx, ex.id, call)
@@ -78,17 +84,17 @@ func (ex *exchange) open(ctx context.Context, call Call) error {
 }
 
 // inline returns a body that is small and in memory.
-func (ex *exchange) inline(body io.Reader) (p []byte, ok bool) {
+func (ex *exchange) inline(body io.Reader) (p []byte, ok bool, err error) {
 	if body == nil {
-		return nil, true
+		return nil, true, nil
 	}
 	b, ok := body.(interface{ Len() int })
 	if !ok || b.Len() > MaxData {
-		return nil, false
+		return nil, false, nil
 	}
 	ex.body = append(ex.body[:0], make([]byte, b.Len())...)
 	n, err := io.ReadFull(body, ex.body)
-	return ex.body[:n], err == nil
+	return ex.body[:n], true, err
 }
 
 // start sends the call, unless it is over already.

@@ -230,6 +230,20 @@ func TestBodyFailsAtOnce(t *testing.T) {
 	}
 }
 
+func TestCanceledBefore(t *testing.T) {
+	t.Parallel()
+	p := newPeer(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if a := p.begin(ctx, plain, &answer{}).wait(t); !errors.Is(a.err, context.Canceled) || !a.Over {
+		t.Errorf("%v, %+v", a.err, a.Outcome)
+	}
+	p.begin(t.Context(), plain, &answer{})
+	if f := p.expect(frame.CALL); f.ID != 2 {
+		t.Errorf("frame of call %d, want 2", f.ID)
+	}
+}
+
 // TestCancelWhileTheBodyIsRead has a call end before its body came: it is never
 // sent, also when the body comes later.
 func TestCancelWhileTheBodyIsRead(t *testing.T) {

@@ -17,9 +17,11 @@ func (s *suite) ends(t *testing.T) {
 	s.test(t, "canceled-before", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if _, err := s.Driver.Invoke(ctx, s.start(t), request("/hello"), discard{}); err != nil && !errors.Is(err, context.Canceled) {
+		id := s.start(t)
+		if _, err := s.Driver.Invoke(ctx, id, request("/hello"), discard{}); !errors.Is(err, context.Canceled) {
 			t.Errorf("%v, want the context's error", err)
 		}
+		s.get(t, id, "/hello") // nothing had to be killed
 	})
 	s.test(t, "timeout", s.timeout, "sleep")
 	s.test(t, "timeout-met", func(t *testing.T) {
