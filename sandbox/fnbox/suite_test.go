@@ -145,14 +145,14 @@ var answers = map[string]fnbox.Func{
 	},
 }
 
-func body(_ context.Context, c *fnbox.Context) error {
+func body(ctx context.Context, c *fnbox.Context) error {
 	if !strings.HasPrefix(strings.ToLower(c.Req.Headers["content-type"]), "application/json") {
 		return c.JSON(200, map[string]any{"body": c.Req.Text()})
 	}
 	if len(c.Req.Body) == 0 {
 		return c.JSON(200, map[string]any{"body": map[string]any{}})
 	}
-	return bodyJSON(nil, c)
+	return bodyJSON(ctx, c)
 }
 
 func bodyJSON(_ context.Context, c *fnbox.Context) error {

@@ -54,14 +54,14 @@ func (r records) drain(ctx context.Context, project, function string) error {
 
 // deleteExecutions removes executions with all they have.
 func (r records) deleteExecutions(ctx context.Context, project string, ids []string) error {
-	_, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND kind = ? AND id IN (?)", r.s.table("logs"), project, string(store.ExecutionLog), bun.In(ids))
+	_, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND kind = ? AND id IN (?)", r.s.table("logs"), project, string(store.ExecutionLog), bun.List(ids))
 	if err != nil {
 		return err
 	}
-	if _, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND execution_id IN (?)", r.s.table("payloads"), project, bun.In(ids)); err != nil {
+	if _, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND execution_id IN (?)", r.s.table("payloads"), project, bun.List(ids)); err != nil {
 		return err
 	}
-	_, err = r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND id IN (?)", r.s.table("executions"), project, bun.In(ids))
+	_, err = r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND id IN (?)", r.s.table("executions"), project, bun.List(ids))
 	return err
 }
 

@@ -152,7 +152,7 @@ func (r records) DeleteExecution(ctx context.Context, project, function, id stri
 		if _, err := r.GetExecution(ctx, project, function, id); err != nil {
 			return err
 		}
-		res, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND id = ? AND status IN (?)", r.s.table("executions"), project, id, bun.In(statuses))
+		res, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND id = ? AND status IN (?)", r.s.table("executions"), project, id, bun.List(statuses))
 		if err != nil {
 			return failed("delete execution", err)
 		}

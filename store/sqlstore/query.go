@@ -223,7 +223,7 @@ func compare(f store.Filter, column string, attr store.Attr, v []any) (condition
 	one := len(v) == 1
 	switch {
 	case f.Op == store.Equal && len(v) > 0:
-		return where(column+" IN (?)", bun.In(v)), nil
+		return where(column+" IN (?)", bun.List(v)), nil
 	case f.Op == store.NotEqual && one:
 		return where("("+column+" IS NULL OR "+column+" <> ?)", v[0]), nil
 	case comparisons[f.Op] != "" && one:

@@ -73,7 +73,7 @@ func (r records) ListVariables(ctx context.Context, project string, functions []
 	}
 	var rows []variableRow
 	err := r.r.NewSelect().Model(&rows).ModelTableExpr("? AS v", r.s.table("variables")).
-		Where("v.project_id = ? AND v.function_id IN (?)", project, bun.In(functions)).OrderExpr("v.seq").Limit(int64(max)).Scan(ctx)
+		Where("v.project_id = ? AND v.function_id IN (?)", project, bun.List(functions)).OrderExpr("v.seq").Limit(int64(max)).Scan(ctx)
 	if err != nil {
 		return nil, failed("list variables", err)
 	}
