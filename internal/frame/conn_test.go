@@ -254,6 +254,7 @@ func TestCancelWhileTheBodyIsRead(t *testing.T) {
 	call.Body = body
 	ctx, cancel := context.WithCancel(t.Context())
 	a := p.begin(ctx, call, &answer{})
+	more.Write([]byte("early")) // returns when it was read
 	cancel()
 	if a.wait(t); !errors.Is(a.err, context.Canceled) || !a.Over {
 		t.Errorf("%v, %+v", a.err, a.Outcome)
