@@ -409,3 +409,31 @@ func TestCapabilitiesNameWhatIsMissing(t *testing.T) {
 		t.Errorf("notes %q", c.Notes)
 	}
 }
+
+// TestVersionManagersAreAskedOnce has one script under three names, as version
+// managers put them on the PATH, and another that is like it.
+func TestVersionManagersAreAskedOnce(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	asked := filepath.Join(dir, "asked")
+	shim := "#!/bin/sh\necho \"${0##*/}\" >> '" + asked + "'\n"
+	for name, text := range map[string]string{
+		"python3": shim + "echo 3.11.2", "python3.9": shim + "echo 3.11.2", "python3.10": shim + "echo 3.11.2", "python3.12": shim + "echo 3.12.1",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	box, err := procbox.New(procbox.Config{Dir: filepath.Join(dir, "box"), Path: dir, Languages: []string{"python"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer box.Close()
+	c, err := box.Capabilities(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(asked); err != nil || string(text) != "python3\npython3.12\n" || len(c.Runtimes) != 2 {
+		t.Errorf("asked %q, %v; runtimes %+v", text, err, c.Runtimes)
+	}
+}

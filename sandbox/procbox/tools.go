@@ -58,7 +58,9 @@ func (l *language) available() bool {
 	return err == nil
 }
 
-// find asks each command of the language once, whatever its names.
+// find asks each command of the language once, whatever its names. A version
+// manager has one script under many names: once it has answered under one, it
+// is not asked again, since it takes seconds to say which versions it is not.
 func (l *language) find(ctx context.Context, path string) []tool {
 	var tools []tool
 	seen := map[string]bool{}
@@ -68,11 +70,32 @@ func (l *language) find(ctx context.Context, path string) []tool {
 			continue
 		}
 		seen[file] = true
+		text := scriptText(file)
+		if text != "" && seen[text] {
+			continue
+		}
 		if t, ok := l.ask(ctx, name, path); ok {
 			tools = append(tools, t)
+			seen[text] = true
 		}
 	}
 	return tools
+}
+
+// maxScript is how long a version manager's script may be.
+const maxScript = 4096
+
+// scriptText is what a small script says; empty: the file is something else.
+func scriptText(file string) string {
+	info, err := os.Stat(file)
+	if err != nil || !info.Mode().IsRegular() || info.Size() > maxScript {
+		return ""
+	}
+	text, err := os.ReadFile(file)
+	if err != nil || !strings.HasPrefix(string(text), "#!") {
+		return ""
+	}
+	return string(text)
 }
 
 // candidates lists the files that are named like a command of the language.
