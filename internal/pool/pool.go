@@ -71,6 +71,7 @@ type group struct {
 	size     int         // live, starting, draining and stopping
 	starting int
 	freeing  int       // draining or stopping: room on its way
+	stopping int       // of them, those without calls: room at once
 	failed   bool      // the last start failed: the next caller tries again
 	waiters  list.List // of *waiter
 	queued   bool      // is in hungry
@@ -314,16 +315,18 @@ func (p *Pool) dequeue(g *group) {
 // makeRoom takes an instance out of service for h, unless enough are on their
 // way out: the one that has been idle longest, else the oldest busy one of
 // those who hold more than h would. If h's project is full it must be one of
-// the project's.
+// the project's. A busy one on its way out may take long, so it does not spare
+// an idle one.
 func (p *Pool) makeRoom(h *group) bool {
 	within := func(g *group) bool { return !p.full(h) || g.Key.Project == h.Key.Project }
-	freeing := 0
+	freeing, stopping := 0, 0
 	var idle, busy *Instance
 	for _, g := range p.groups {
 		if !within(g) {
 			continue
 		}
 		freeing += g.freeing
+		stopping += g.stopping
 		for _, in := range g.live {
 			switch {
 			case in.busy == 0 && g.waiters.Len() == 0:
@@ -344,11 +347,9 @@ func (p *Pool) makeRoom(h *group) bool {
 		}
 	}
 	switch {
-	case freeing >= wanted:
-		return false
-	case idle != nil:
+	case idle != nil && stopping < wanted:
 		p.drain(idle)
-	case busy != nil:
+	case busy != nil && freeing < wanted:
 		p.drain(busy)
 	default:
 		return false
@@ -412,11 +413,13 @@ func (p *Pool) drain(in *Instance) {
 		return
 	}
 	in.stopping = true
+	in.group.stopping++
 	go func() {
 		p.cfg.Stop(in.ID)
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		in.group.freeing--
+		in.group.stopping--
 		p.gone(in.group)
 		p.dispatch(in.group)
 	}()

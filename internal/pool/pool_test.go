@@ -267,6 +267,30 @@ func TestQuietProjectsAreNotStarved(t *testing.T) {
 	})
 }
 
+// TestAnIdleInstanceGoesWhileABusyOneIsOnItsWayOut: room that comes only when a
+// long call ends is no reason to wait for it.
+func TestAnIdleInstanceGoesWhileABusyOneIsOnItsWayOut(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, pool.Config{Max: 2, PerKey: 2, Waiting: 10})
+		long := make(chan error, 1)
+		go func() { long <- w.call(t.Context(), w.target(key("p", "long"), 1), time.Hour, true) }()
+		w.call(t.Context(), w.target(key("p", "idle"), 1), 0, true)
+		w.p.Retire(func(k pool.Key) bool { return k.Name == "long" })
+		began := time.Now()
+		if err := w.call(t.Context(), w.target(key("p", "new"), 1), 0, true); err != nil {
+			t.Error(err)
+		}
+		if waited := time.Since(began); waited > time.Second {
+			t.Errorf("waited %s beside an idle instance", waited)
+		}
+		if err := <-long; err != nil {
+			t.Error(err)
+		}
+		w.close()
+	})
+}
+
 func TestCloseRefusesFailsWaitersAndWaitsForCalls(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
