@@ -41,8 +41,8 @@ type Options struct {
 	// Logger gets internal errors, each with the id its caller was told.
 	// Default: the engine's.
 	Logger *slog.Logger
-	// OnResponse is called after each request was answered, from the request's
-	// goroutine. Default: none.
+	// OnResponse is called after each request was answered, or its answer broke
+	// off, from the request's goroutine. Default: none.
 	OnResponse func(*http.Request, Outcome)
 }
 
@@ -93,7 +93,10 @@ func New(eng *engine.Engine, o Options) (*API, error) {
 // ServeHTTP answers one request.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodOptions {
-		a.preflight(w, r)
+		c, start := &call{r: r}, a.cfg.Clock.Now()
+		rec := &recorder{ResponseWriter: w}
+		a.preflight(rec, r)
+		a.report(c, rec, start, nil)
 		return
 	}
 	if p := r.URL.EscapedPath(); path.Clean(p) != p {
@@ -116,17 +119,24 @@ func (a *API) serve(rt route) http.Handler {
 		err := a.run(c)
 		if err != nil && rec.status != 0 {
 			a.logError(r, err)
+			a.report(c, rec, start, err)
 			panic(http.ErrAbortHandler) // too late for an error: let the client see the break
 		}
 		if err != nil {
 			a.writeError(rec, r, err)
 		}
-		if a.opt.OnResponse != nil {
-			a.opt.OnResponse(r, Outcome{
-				Route: rt.operation, Project: c.caller.Project, Status: rec.status, Bytes: rec.bytes,
-				Duration: a.cfg.Clock.Since(start), Err: err,
-			})
-		}
+		a.report(c, rec, start, err)
+	})
+}
+
+// report tells the host how a request was answered.
+func (a *API) report(c *call, rec *recorder, start time.Time, err error) {
+	if a.opt.OnResponse == nil {
+		return
+	}
+	a.opt.OnResponse(c.r, Outcome{
+		Route: c.route.operation, Project: c.caller.Project, Status: rec.status, Bytes: rec.bytes,
+		Duration: a.cfg.Clock.Since(start), Err: err,
 	})
 }
 

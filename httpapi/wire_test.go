@@ -1,7 +1,9 @@
 package httpapi_test
 
 import (
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -201,4 +203,24 @@ func TestOnResponse(t *testing.T) {
 	if o := <-seen; o.Route != "" || o.Status != 404 {
 		t.Errorf("got %+v", o)
 	}
+	s.api.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("OPTIONS", "/v1/functions", nil))
+	if o := <-seen; o.Status != 204 || o.Err != nil {
+		t.Errorf("got %+v", o)
+	}
+	func() {
+		defer func() {
+			if p := recover(); p != http.ErrAbortHandler {
+				t.Errorf("the handler ended with %v", p)
+			}
+		}()
+		s.api.ServeHTTP(brokenWriter{httptest.NewRecorder()}, httptest.NewRequest("GET", "/v1/openapi.json", nil))
+	}()
+	if o := <-seen; o.Status != 200 || o.Err == nil {
+		t.Errorf("got %+v", o)
+	}
 }
+
+// brokenWriter is a connection whose other end is gone.
+type brokenWriter struct{ http.ResponseWriter }
+
+func (brokenWriter) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
