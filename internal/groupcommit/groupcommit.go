@@ -6,6 +6,7 @@ package groupcommit
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"sync"
 )
@@ -59,10 +60,13 @@ func (g *Group[T]) Add(ctx context.Context, row T) error {
 	defer func() { <-g.turn }()
 	runtime.Gosched() // who is about to join may: fewer, larger commits under load
 	g.close(b)
+	defer close(b.done) // also if Write panics: who follows must not wait for ever
+	b.err = errPanic
 	g.write(context.WithoutCancel(ctx), b)
-	close(b.done)
 	return b.result(at)
 }
+
+var errPanic = errors.New("groupcommit: the write panicked")
 
 // join puts row into the open batch, or opens one, which makes the caller its leader.
 func (g *Group[T]) join(row T) (b *batch[T], at int, lead bool) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -128,5 +129,42 @@ func TestBatchesAreBounded(t *testing.T) {
 		synctest.Wait()
 		close(gate)
 		wg.Wait()
+	})
+}
+
+func TestAPanicOfTheWriteLetsFollowersGo(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		gate := make(chan struct{})
+		g := groupcommit.New(func(_ context.Context, rows []int) error {
+			<-gate
+			if len(rows) > 1 {
+				panic("a bug")
+			}
+			return nil
+		})
+		var wg sync.WaitGroup
+		var errs, panics atomic.Int32
+		for range 3 { // one writes, one leads the next batch, one follows
+			wg.Go(func() {
+				defer func() {
+					if recover() != nil {
+						panics.Add(1)
+					}
+				}()
+				if g.Add(t.Context(), 1) != nil {
+					errs.Add(1)
+				}
+			})
+			synctest.Wait()
+		}
+		close(gate)
+		wg.Wait()
+		if panics.Load() != 1 || errs.Load() != 1 {
+			t.Errorf("%d panics and %d errors, want one of each", panics.Load(), errs.Load())
+		}
+		if err := g.Add(t.Context(), 1); err != nil {
+			t.Errorf("after the panic: %v", err)
+		}
 	})
 }
