@@ -12,6 +12,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"syscall"
 )
 
 // Limits bound what an archive may unpack to, or what a directory may hold.
@@ -192,11 +193,19 @@ func (u *unpacker) makeLinks() error {
 		}
 	}
 	for _, h := range u.links { // where a link leads depends on the others
-		if _, err := u.root.Stat(h.Name); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if leaves(u.root, h.Name) {
 			return invalidf("the link %q leaves the archive", h.Name)
 		}
 	}
 	return nil
+}
+
+// leaves reports whether following a name may lead out of the root. One that
+// leads nowhere does not.
+func leaves(root *os.Root, name string) bool {
+	_, err := root.Stat(name)
+	return err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ELOOP) &&
+		!errors.Is(err, syscall.ENOTDIR) && !errors.Is(err, syscall.ENAMETOOLONG)
 }
 
 func (u *unpacker) link(h *tar.Header) error {

@@ -196,6 +196,62 @@ func TestPackLeavesOutWhatLeadsOutside(t *testing.T) {
 	}
 }
 
+// TestWhatIsPackedCanBeUnpacked: what Unpack refuses, Pack refuses or leaves out.
+func TestWhatIsPackedCanBeUnpacked(t *testing.T) {
+	t.Parallel()
+	links := func(pairs ...string) func(dir string) error {
+		return func(dir string) error {
+			for i := 0; i < len(pairs); i += 2 {
+				if err := os.Symlink(pairs[i+1], filepath.Join(dir, pairs[i])); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+	}
+	file := func(name string) func(dir string) error {
+		return func(dir string) error {
+			name := filepath.Join(dir, name)
+			return errors.Join(os.MkdirAll(filepath.Dir(name), 0o700), os.WriteFile(name, []byte("x"), 0o600))
+		}
+	}
+	for name, c := range map[string]struct {
+		make    func(dir string) error
+		refused bool
+		want    int // entries that are not directories
+	}{
+		"newline":                {file("a\nb"), true, 0},
+		"backslash":              {file(`a\b`), true, 0},
+		"deep":                   {file(strings.Repeat("d/", 101) + "x"), true, 0},
+		"bytes":                  {file("a\xffb"), false, 1},
+		"out by two links":       {links("d", ".", "e", "d/.."), false, 1},
+		"link to itself":         {links("loop", "loop"), false, 1},
+		"link below a file":      {links("l", "f/x", "f", "g"), false, 2},
+		"link to nothing":        {links("l", "nothing"), false, 1},
+		"link to a name too big": {links("l", strings.Repeat("y", 300)), false, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			if err := c.make(dir); err != nil {
+				t.Skip(err)
+			}
+			var packed bytes.Buffer
+			_, err := archive.Pack(t.Context(), dir, &packed, limits)
+			if archive.IsInvalid(err) != c.refused {
+				t.Fatalf("pack: %v", err)
+			}
+			if c.refused {
+				return
+			}
+			stats, err := archive.Unpack(t.Context(), &packed, t.TempDir(), limits)
+			if err != nil || stats.Files != c.want {
+				t.Errorf("unpack: %+v, %v", stats, err)
+			}
+		})
+	}
+}
+
 func TestWritesNeverGoThroughLinks(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -5,6 +5,7 @@ import (
 	"bufio"
 	"compress/gzip"
 	"context"
+	"errors"
 	"io"
 	"io/fs"
 	"os"
@@ -15,6 +16,8 @@ import (
 // Pack writes a directory as a gzipped tar: the same bytes for the same files.
 // Times and owners are left out; links are kept if they stay inside the
 // directory, and anything that is not a file, directory or link is skipped.
+// What cannot be read, and names that Unpack refuses, are faults of the
+// directory.
 func Pack(ctx context.Context, dir string, w io.Writer, l Limits) (Stats, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -52,6 +55,9 @@ func (p *packer) visit(name string, d fs.DirEntry, err error) error {
 		err = p.ctx.Err()
 	}
 	if err != nil || name == "." {
+		return unreadable(name, err)
+	}
+	if _, err := cleanName(filepath.ToSlash(name)); err != nil {
 		return err
 	}
 	if p.entries++; p.entries > p.limits.Files {
@@ -73,6 +79,14 @@ func (p *packer) visit(name string, d fs.DirEntry, err error) error {
 	return nil
 }
 
+// unreadable makes a file that may not be read a fault of the directory.
+func unreadable(name string, err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return invalidf("%q cannot be read", name)
+	}
+	return err
+}
+
 func header(name string, kind byte, mode int64) *tar.Header {
 	return &tar.Header{Name: filepath.ToSlash(name), Typeflag: kind, Mode: mode, ModTime: time.Unix(0, 0), Format: tar.FormatPAX}
 }
@@ -88,7 +102,7 @@ func (p *packer) file(name string, info fs.FileInfo) error {
 	}
 	f, err := p.root.Open(name)
 	if err != nil {
-		return err
+		return unreadable(name, err)
 	}
 	defer f.Close()
 	_, err = io.CopyN(p.tw, f, info.Size())
@@ -100,11 +114,25 @@ func (p *packer) link(name string) error {
 	if err != nil {
 		return err
 	}
-	if !insideLink(filepath.ToSlash(name), filepath.ToSlash(target)) {
+	if !insideLink(filepath.ToSlash(name), filepath.ToSlash(target)) || leaves(p.root, name) {
 		return nil
 	}
 	p.stats.Files++
 	h := header(name, tar.TypeSymlink, 0o777)
 	h.Linkname = filepath.ToSlash(target)
 	return p.tw.WriteHeader(h)
+}
+
+// Remove removes a tree, also one with directories that forbid it.
+func Remove(dir string) error {
+	if os.RemoveAll(dir) == nil {
+		return nil
+	}
+	_ = filepath.WalkDir(dir, func(name string, d fs.DirEntry, _ error) error {
+		if d != nil && d.IsDir() {
+			_ = os.Chmod(name, 0o700) // before what is in it is read
+		}
+		return nil
+	})
+	return os.RemoveAll(dir)
 }

@@ -1,0 +1,57 @@
+package archive_test
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"testing"
+
+	"github.com/fnkit/fnkit/internal/archive"
+)
+
+// TestDirectoriesThatForbid runs as an ordinary user, also where tests are root:
+// the thread gives up root's power over files and ends with the goroutine.
+func TestDirectoriesThatForbid(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "tree")
+	closed := filepath.Join(dir, "closed")
+	if err := os.MkdirAll(filepath.Join(closed, "below"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if os.Getuid() == 0 {
+		for _, p := range []string{filepath.Dir(dir), filepath.Dir(filepath.Dir(dir))} { // both are the test's own
+			if err := os.Chmod(p, 0o777); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, p := range []string{filepath.Dir(dir), dir, closed, filepath.Join(closed, "below")} {
+			if err := os.Chown(p, 65534, 65534); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := os.Chmod(closed, 0); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if os.Getuid() == 0 {
+			syscall.RawSyscall(syscall.SYS_SETFSUID, 65534, 0, 0)
+		}
+		var packed bytes.Buffer
+		if _, err := archive.Pack(t.Context(), dir, &packed, limits); !archive.IsInvalid(err) {
+			t.Errorf("pack of a directory that cannot be read: %v", err)
+		}
+		if err := archive.Remove(dir); err != nil {
+			t.Errorf("remove: %v", err)
+		}
+	}()
+	<-done
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("it is still there: %v", err)
+	}
+}
