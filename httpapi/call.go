@@ -39,6 +39,7 @@ func (c *call) authorize() error {
 func (c *call) readParams() error {
 	values, err := map[string]any{}, error(nil)
 	switch {
+	case c.route.scope == "": // open to everyone, and takes none
 	case c.r.Method == http.MethodGet || c.r.Method == http.MethodHead:
 		values = parseForm(c.r.URL.RawQuery)
 	case c.route.body > 0:

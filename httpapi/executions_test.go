@@ -66,6 +66,26 @@ func TestExecutionRequest(t *testing.T) {
 	}
 }
 
+// Headers in a text are those of the object it holds, numbers as they are written.
+func TestHeadersAsText(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	fn := s.deployed(t, "request")
+	headers := map[string]any{"x-number": json.Number("12345678901234567890"), "x-float": 0.1, "x-bool": true, "x-text": "a"}
+	text, err := json.Marshal(headers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range []any{headers, string(text)} {
+		seen := s.execute(t, fn, "headers", h).ok(201).text("responseBody")
+		for _, want := range []string{"x-number: 12345678901234567890\n", "x-float: 0.1\n", "x-bool: true\n", "x-text: a\n"} {
+			if !strings.Contains(seen, want) {
+				t.Errorf("no %q in\n%s", want, seen)
+			}
+		}
+	}
+}
+
 func TestExecutionParams(t *testing.T) {
 	t.Parallel()
 	const limit = 1000
@@ -260,6 +280,7 @@ func TestScheduledExecution(t *testing.T) {
 	for at, ok := range map[string]bool{
 		"2026-03-01T12:02:00.000+00:00": true, "2026-03-01T12:02:00Z": true, "2026-03-01T14:02:00+02:00": true, "2026-03-01 12:02:00": true,
 		"2026-03-01T12:01:00.000+00:00": false, "2026-03-01T12:01:30Z": false, "2026-03-01T12:02:01Z": false, "2026-03-01T12:02:00.001Z": false, "2026-02-30T00:00:00Z": false,
+		"9999-12-31T23:59:00Z": true, "9999-12-31T23:59:00-00:01": false, "10000-01-01T00:00:00Z": false,
 	} {
 		a := s.execute(t, fn, "async", true, "scheduledAt", at)
 		want := map[bool]string{true: "deployment_not_found", false: "general_argument_invalid"}[ok]

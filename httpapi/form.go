@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/fnkit/fnkit/engine"
 )
@@ -34,7 +35,17 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) (map[string]a
 	if media == "application/json" {
 		return parseJSON(raw)
 	}
+	if bytes.Count(raw, []byte("&")) >= maxParams {
+		return nil, errParams()
+	}
 	return parseForm(string(raw)), nil
+}
+
+// maxParams bounds the parameters of a body.
+const maxParams = 1000
+
+func errParams() error {
+	return engine.Errorf(engine.TypeBadRequest, "The request body has more than %d parameters.", maxParams)
 }
 
 func contentType(r *http.Request) (media string, params map[string]string) {
@@ -57,33 +68,88 @@ func bodyError(err error) error {
 	return engine.Errorf(engine.TypeBadRequest, "The request body ended early or is not well formed.")
 }
 
-// parseJSON reads parameters from JSON.
+// parseJSON reads parameters from JSON. What is broken or no object holds none.
 func parseJSON(raw []byte) (map[string]any, error) {
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.UseNumber()
-	var value any
-	if err := dec.Decode(&value); err != nil || dec.More() {
+	raw = bytes.TrimLeft(raw, " \t\r\n")
+	switch {
+	case len(raw) == 0 || raw[0] == '[' || !utf8.Valid(raw):
+		return map[string]any{}, nil
+	case raw[0] != '{':
+		return map[string]any{}, refuseScalar(raw)
+	}
+	params, whole, err := readObject(raw)
+	if err == nil && !whole {
 		return map[string]any{}, nil
 	}
-	switch v := value.(type) {
-	case map[string]any:
-		return v, nil
-	case string:
-		return nil, errScalarBody()
-	case json.Number:
-		if n, err := v.Float64(); err != nil || n != 0 {
-			return nil, errScalarBody()
-		}
-	case bool:
-		if v {
-			return nil, errScalarBody()
-		}
-	}
-	return map[string]any{}, nil
+	return params, err
 }
 
-func errScalarBody() error {
+// refuseScalar refuses a body that is a text, a number or true; null, false
+// and 0 are the same as no body.
+func refuseScalar(raw []byte) error {
+	v, whole := decodeJSON(raw)
+	n, isNumber := v.(json.Number)
+	f, err := n.Float64()
+	if !whole || v == nil || v == false || isNumber && err == nil && f == 0 {
+		return nil
+	}
 	return engine.Errorf(engine.TypeArgument, "The request body must be a JSON object.")
+}
+
+// readObject reads the members of a JSON object. whole reports whether raw is
+// that and nothing else; an error, that it holds too much.
+func readObject(raw []byte) (members map[string]any, whole bool, err error) {
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.Token() // the brace
+	members = map[string]any{}
+	m := member{left: smallBody}
+	for n := 0; dec.More(); n++ {
+		if n == maxParams {
+			return nil, false, errParams()
+		}
+		token, _ := dec.Token()
+		name, isName := token.(string)
+		if err := dec.Decode(&m); errors.As(err, new(*engine.Error)) {
+			return nil, false, err
+		} else if err != nil || !isName {
+			return nil, false, nil
+		}
+		members[name] = m.value
+	}
+	_, broken := dec.Token()
+	_, end := dec.Token()
+	return members, broken == nil && end == io.EOF, nil
+}
+
+// member decodes one value after the other: texts of any length, but of
+// others, which are many times their size when decoded, no more than left bytes.
+type member struct {
+	value any
+	left  int
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (m *member) UnmarshalJSON(raw []byte) error {
+	if raw[0] == '"' {
+		return json.Unmarshal(raw, &m.value)
+	}
+	if m.left -= len(raw); m.left < 0 {
+		return engine.Errorf(engine.TypeBadRequest, "The request body has more than %d bytes beside its texts.", smallBody)
+	}
+	m.value, _ = decodeJSON(raw)
+	return nil
+}
+
+// decodeJSON decodes one value, with its numbers as they are written. whole
+// reports whether raw is that value and nothing else.
+func decodeJSON(raw []byte) (v any, whole bool) {
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.UseNumber()
+	if dec.Decode(&v) != nil {
+		return nil, false
+	}
+	_, end := dec.Token()
+	return v, end == io.EOF
 }
 
 // pair is one field of a form.
@@ -94,29 +160,47 @@ func parseForm(raw string) map[string]any {
 	var pairs []pair
 	for item := range strings.SplitSeq(raw, "&") {
 		name, value, _ := strings.Cut(item, "=")
-		name, err1 := url.QueryUnescape(name)
-		value, err2 := url.QueryUnescape(value)
-		if name != "" && err1 == nil && err2 == nil {
-			pairs = append(pairs, pair{name, value})
+		if name != "" {
+			pairs = append(pairs, pair{unescape(name), unescape(value)})
 		}
 	}
 	return nest(pairs)
 }
 
-// maxParts bounds the parts of a multipart body.
-const maxParts = 1000
+// unescape decodes what is escaped in a form. A "%" that begins no escape
+// stands for itself.
+func unescape(s string) string {
+	if plain, err := url.QueryUnescape(s); err == nil {
+		return plain
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if c == '+' {
+			c = ' '
+		} else if c == '%' && i+2 < len(s) {
+			if v, err := strconv.ParseUint(s[i+1:i+3], 16, 8); err == nil {
+				c, i = byte(v), i+2
+			}
+		}
+		b.WriteByte(c)
+	}
+	return b.String()
+}
 
 // readParts reads the fields of a multipart body, each of at most limit bytes.
 // Parts that are files go to file, which may be nil.
 func readParts(mr *multipart.Reader, limit int64, file func(*multipart.Part) error) ([]pair, error) {
 	var pairs []pair
-	for range maxParts {
+	for n := 0; ; n++ {
 		part, err := mr.NextRawPart()
-		if err == io.EOF {
+		switch {
+		case err == io.EOF:
 			return pairs, nil
-		}
-		if err != nil {
+		case err != nil:
 			return nil, err
+		case n == maxParams:
+			return nil, errParams()
 		}
 		if part.FileName() != "" {
 			if file != nil {
@@ -132,7 +216,6 @@ func readParts(mr *multipart.Reader, limit int64, file func(*multipart.Part) err
 		}
 		pairs = append(pairs, pair{part.FormName(), string(value)})
 	}
-	return nil, engine.Errorf(engine.TypeBadRequest, "The request body has more than %d parts.", maxParts)
 }
 
 // maxNesting bounds the brackets of a name; what is nested deeper is left out.

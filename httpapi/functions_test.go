@@ -219,10 +219,11 @@ func TestValidationOrder(t *testing.T) {
 func TestMissingParams(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
-	for _, body := range []any{nil, "", "{", "null", "false", "0", "[]", `[{"functionId":"f"}]`, `{"functionId":null}`, `{"functionId":"f"}{}`} {
+	for _, body := range []any{nil, "", "{", "null", "false", "0", "[]", `[{"functionId":"f"}]`, `{"functionId":null}`, `{"functionId":"f"}{}`,
+		`{"functionId":"f"}}`, `{"functionId":"f"`, `{"functionId":"f",}`, `{5:"f"}`, `{"functionId" "f"}`, "{\"functionId\":\"f\",\"name\":\"\xff\"}", "nul", " 0.0 "} {
 		s.post(t, "/functions", body).ok(400).fails("general_argument_invalid", `Param "functionId" is not optional.`)
 	}
-	for _, body := range []string{`"text"`, "5", "true"} {
+	for _, body := range []string{`"text"`, "5", "true", " -1e99"} {
 		s.post(t, "/functions", body).ok(400).fails("general_argument_invalid", "The request body must be a JSON object.")
 	}
 	s.post(t, "/functions", map[string]any{"functionId": "f", "runtime": "x"}).fails("general_argument_invalid", `Param "name" is not optional.`)
@@ -256,6 +257,9 @@ func TestForms(t *testing.T) {
 		t.Errorf("got %s", a.raw)
 	}
 	urlencoded.post(t, "/functions", "functionId=form2&name=n&runtime="+runtimeID+"&enabled=true").fails("general_argument_invalid")
+	if a := urlencoded.post(t, "/functions", "functionId=percent&name=100%+of+%zz%2&runtime="+runtimeID).ok(201); a.text("name") != "100% of %zz%2" {
+		t.Errorf("got %s", a.raw)
+	}
 	urlencoded.post(t, "/functions", "functionId=form2&name=%FF&runtime="+runtimeID).fails("general_argument_invalid")
 	body, contentType := form{activate: "-", fields: map[string]string{"functionId": "multi", "name": "n", "runtime": runtimeID, "scopes[0]": "users.read"}}.encode(t)
 	m := s.with("Content-Type", contentType).post(t, "/functions", body).ok(201)
@@ -356,6 +360,42 @@ func TestBodyLimit(t *testing.T) {
 	s.post(t, "/functions", pad(1<<20)).ok(201)
 	for _, req := range [][2]string{{"POST", "/functions"}, {"PUT", "/functions/f"}, {"POST", "/functions/f/variables"}, {"PUT", "/functions/f/variables/v"}} {
 		s.do(t, req[0], req[1], pad(1<<20+1)).ok(400).fails("general_bad_request", "The request body must not be larger than 1048576 bytes.")
+	}
+}
+
+// However a body is written, it holds so many parameters, and so much that is no text.
+func TestBodyIsBounded(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	fn := s.deployed(t, "mirror")
+	guest, path := s.guest(), "/functions/"+fn+"/executions"
+	urlencoded := guest.with("Content-Type", "application/x-www-form-urlencoded")
+	multipart := func(n int) (string, []byte) {
+		fields := map[string]string{}
+		for i := range n {
+			fields["x"+itoa(i)] = "1"
+		}
+		body, contentType := form{activate: "-", fields: fields}.encode(t)
+		return contentType, body
+	}
+	contentType, body := multipart(1000)
+	guest.with("Content-Type", contentType).post(t, path, body).ok(201)
+	urlencoded.post(t, path, strings.Repeat("x=1&", 999)+"x=1").ok(201)
+	guest.post(t, path, `{"x":1`+strings.Repeat(`,"x":1`, 999)+`}`).ok(201)
+	message := "The request body has more than 1000 parameters."
+	contentType, body = multipart(1001)
+	guest.with("Content-Type", contentType).post(t, path, body).ok(400).fails("general_bad_request", message)
+	urlencoded.post(t, path, strings.Repeat("x=1&", 1000)+"x=1").ok(400).fails("general_bad_request", message)
+	guest.post(t, path, `{"x":1`+strings.Repeat(`,"x":1`, 1000)+`}`).ok(400).fails("general_bad_request", message)
+
+	message = "The request body has more than 1048576 bytes beside its texts."
+	list := "[" + strings.Repeat("1,", 1<<19-1) + "1]" // a byte more than 1 MiB
+	guest.post(t, path, `{"x":`+list+`}`).ok(400).fails("general_bad_request", message)
+	guest.post(t, path, `{"headers":`+list+`}`).ok(400).fails("general_bad_request", message)
+	guest.post(t, path, `{"x":`+list[:1<<19]+`1],"y":`+list[:1<<19]+`1]}`).ok(400).fails("general_bad_request", message)
+	text := strings.Repeat("b", 5<<20)
+	if a := guest.post(t, path, `{"x":`+list[:1<<19]+`1],"y":"`+text+`","body":"`+text+`"}`).ok(201); a.text("responseBody") != text {
+		t.Errorf("%d bytes came back", len(a.text("responseBody")))
 	}
 }
 

@@ -206,19 +206,12 @@ func (in *input) headers(name string) []engine.Header {
 			in.fail(name, errHeadersParam)
 			return nil
 		}
-		if v = jsonValue(s); v == nil {
+		var whole bool
+		if v, whole = decodeJSON([]byte(s)); v == nil || !whole {
 			return nil
 		}
 	}
 	return in.headerFields(name, v)
-}
-
-func jsonValue(s string) any {
-	var v any
-	if err := json.Unmarshal([]byte(s), &v); err != nil {
-		return nil
-	}
-	return v
 }
 
 func (in *input) headerFields(name string, v any) []engine.Header {
@@ -234,7 +227,7 @@ func (in *input) headerFields(name string, v any) []engine.Header {
 	headers := make([]engine.Header, 0, len(fields))
 	for key, value := range fields {
 		switch value.(type) {
-		case string, json.Number, float64, bool:
+		case string, json.Number, bool:
 			headers = append(headers, engine.Header{Name: key, Value: fmt.Sprint(value)})
 		default:
 			headers = append(headers, engine.Header{}) // which no rule lets pass
@@ -254,7 +247,7 @@ func (in *input) minute(name string, now time.Time) time.Time {
 	}
 	s, _ := v.(string)
 	t, err := parseDate(s)
-	if err != nil || !t.After(now.Add(time.Minute)) || !t.Equal(t.Truncate(time.Minute)) {
+	if err != nil || !t.After(now.Add(time.Minute)) || !t.Equal(t.Truncate(time.Minute)) || t.Year() > 9999 {
 		in.fail(name, errMinute)
 	}
 	return t

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/fnkit/fnkit/engine"
 	"github.com/fnkit/fnkit/store"
@@ -38,7 +39,7 @@ var errQueries = errors.New("Queries must be an array")
 func (in *input) queries() []string {
 	each := fmt.Errorf("Value must a valid array no longer than %d items and %w", engine.MaxQueries, engine.CheckText("", 1, engine.MaxQuery))
 	return in.texts("queries", func(list []string) error {
-		if len(list) > engine.MaxQueries || slices.ContainsFunc(list, func(s string) bool { return len(s) > engine.MaxQuery }) {
+		if len(list) > engine.MaxQueries || slices.ContainsFunc(list, func(s string) bool { return utf8.RuneCountInString(s) > engine.MaxQuery }) {
 			return each
 		}
 		return nil
@@ -96,10 +97,8 @@ func (b *queryBuilder) add(text string, legacy bool) error {
 }
 
 func parseQueryText(text string) (jsonQuery, error) {
-	dec := json.NewDecoder(strings.NewReader(text))
-	dec.UseNumber()
-	var v any
-	if err := dec.Decode(&v); err != nil || dec.More() {
+	v, whole := decodeJSON([]byte(text))
+	if !whole {
 		return jsonQuery{}, errors.New("Invalid query: Syntax error")
 	}
 	return parseQuery(v)

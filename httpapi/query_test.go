@@ -93,6 +93,13 @@ func TestSearch(t *testing.T) {
 	if a := s.get(t, "/functions?search=name&queries[]="+query("equal", "timeout", 2)).ok(200); a.int("total") != 1 {
 		t.Errorf("search and query: %s", a.raw)
 	}
+	// What is escaped wrongly is searched for as it stands, and not left out.
+	for _, raw := range []string{"zebra%", "100%", "%zz", "%"} {
+		if a := s.get(t, "/functions?search="+raw).ok(200); a.int("total") != 0 {
+			t.Errorf("%s: %s", raw, a.raw)
+		}
+		s.get(t, "/functions?queries[]="+raw).ok(400).fails("general_argument_invalid")
+	}
 	s.get(t, "/functions?search="+strings.Repeat("x", 256)).ok(200)
 	s.get(t, "/functions?search="+strings.Repeat("x", 257)).ok(400).fails("general_argument_invalid")
 	s.get(t, "/functions?search[]=x").ok(400).fails("general_argument_invalid")
@@ -125,6 +132,7 @@ func TestQueryErrors(t *testing.T) {
 		"{":                                    "Invalid query: Syntax error",
 		"{}":                                   "Invalid query method: ",
 		"{}{}":                                 "Invalid query: Syntax error",
+		query("limit", "", 1) + "}":            "Invalid query: Syntax error",
 		"5":                                    "Invalid query. Must be an array, got number",
 		"null":                                 "Invalid query. Must be an array, got NULL",
 		`"x"`:                                  "Invalid query. Must be an array, got string",
@@ -185,7 +193,7 @@ func TestQueryLimits(t *testing.T) {
 	s.get(t, "/functions?"+strings.Join(slices.Repeat([]string{limit}, 101), "&")).ok(400).fails("general_argument_invalid", each)
 	long := func(n int) string {
 		q := `{"method":"equal","attribute":"name","values":[""]}`
-		return url.QueryEscape(strings.Replace(q, `""`, `"`+strings.Repeat("x", n-len(q))+`"`, 1))
+		return url.QueryEscape(strings.Replace(q, `""`, `"`+strings.Repeat("ü", n-len(q))+`"`, 1))
 	}
 	s.get(t, "/functions?queries[]="+long(4096)).ok(200)
 	s.get(t, "/functions?queries[]="+long(4097)).ok(400).fails("general_argument_invalid", each)
