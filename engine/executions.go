@@ -67,6 +67,10 @@ func (p *Project) Stream(ctx context.Context, by Actor, function string, r Strea
 		return Execution{}, err
 	}
 	c.headers, c.body, c.limit = append(callerHeaders(r.Headers), c.headers...), body, p.e.cfg.Limits.SyncTimeout
+	for _, h := range keep(r.Headers, []string{"content-length"}) { // the caller knows it; other bodies are as long as they get
+		c.headers = append(c.headers, Header{Name: "content-length", Value: h.Value})
+	}
+	x.RequestPath = cleanText([]byte(x.RequestPath[:min(len(x.RequestPath), MaxPath)]))
 	res, err := p.e.invokeFor(ctx, run, c)
 	if err != nil {
 		return Execution{}, err
@@ -245,7 +249,7 @@ func (p *Project) newExecution(k *known, by Actor, a ExecuteParams) Execution {
 	}
 }
 
-// Headers that are kept in the record.
+// Headers that are kept in the record, unless they are too large for it.
 var (
 	storedRequestHeaders  = []string{"content-type", "agent", "content-length", "host"}
 	storedResponseHeaders = []string{"content-type", "content-length"}
@@ -255,7 +259,7 @@ func keep(headers []Header, names []string) []Header {
 	var out []Header
 	for _, h := range headers {
 		for _, n := range names {
-			if strings.EqualFold(h.Name, n) {
+			if strings.EqualFold(h.Name, n) && len(h.Value) < MaxHeaderSize {
 				out = append(out, h)
 			}
 		}

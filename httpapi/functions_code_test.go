@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -63,6 +64,33 @@ var functions = fnbox.Funcs{
 		passGate(ctx, c.Req.Text())
 		_, err := c.Write([]byte("second\n"))
 		return err
+	},
+	"slowbody": func(ctx context.Context, c *fnbox.Context) error {
+		if err := c.Head(200); err != nil {
+			return err
+		}
+		passGate(ctx, c.Req.Text())
+		_, err := c.Write([]byte("late"))
+		return err
+	},
+	"endless": func(_ context.Context, c *fnbox.Context) error {
+		if err := c.Head(200); err != nil {
+			return err
+		}
+		for {
+			if _, err := c.Write(everyByte); err != nil {
+				gate, _ := gates.Load(c.Req.Text())
+				close(gate.(chan struct{}))
+				return err
+			}
+		}
+	},
+	"bodiless": func(_ context.Context, c *fnbox.Context) error {
+		status, err := strconv.Atoi(c.Req.Query["status"])
+		if err != nil {
+			return err
+		}
+		return c.Text(status, "more than HTTP can carry")
 	},
 	"gate": func(ctx context.Context, c *fnbox.Context) error {
 		passGate(ctx, c.Req.Text())

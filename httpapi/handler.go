@@ -33,7 +33,8 @@ func BehindProxy() HandlerOption {
 // headers and body as they are; the caller is a guest, so the function's
 // execute roles must contain "any" or "guests", unless [As] says otherwise. An
 // error of the engine is answered as JSON to those who accept it, else as
-// text. An answer that breaks off closes the connection.
+// text. An answer that breaks off closes the connection. When the client goes
+// away the function goes on until it writes more of its answer, or to its end.
 func FunctionHandler(eng *engine.Engine, project, function string, options ...HandlerOption) http.Handler {
 	cfg := eng.Config()
 	h := &functionHandler{
@@ -55,7 +56,14 @@ type functionHandler struct {
 	actor    func(*http.Request) (engine.Actor, error)
 }
 
+// maxMethod bounds the name of a method, which is recorded.
+const maxMethod = 32
+
 func (h *functionHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodConnect || len(r.Method) > maxMethod { // the answer to CONNECT would be a tunnel
+		http.Error(w, "The method is not supported.", http.StatusMethodNotAllowed)
+		return
+	}
 	out := &streamWriter{w: w, control: http.NewResponseController(w)}
 	err := h.stream(out, r)
 	switch {
@@ -76,7 +84,7 @@ func (h *functionHandler) stream(out *streamWriter, r *http.Request) error {
 	if r.ContentLength > limit {
 		return &http.MaxBytesError{Limit: limit}
 	}
-	body := &requestBody{r: bufio.NewReader(r.Body), left: limit}
+	body := &requestBody{r: bufio.NewReader(r.Body), limit: limit, left: limit}
 	out.body = body
 	_, err = h.project.Stream(r.Context(), by, h.function, engine.StreamRequest{
 		Method:   r.Method,
@@ -146,6 +154,7 @@ func requestHeaders(r *http.Request) []engine.Header {
 // function must not take the first part of it for the whole.
 type requestBody struct {
 	r      *bufio.Reader
+	limit  int64
 	left   int64
 	tooBig atomic.Bool // read while the answer is written
 }
@@ -161,12 +170,10 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	}
 	if _, err = b.r.Peek(1); err == nil {
 		b.tooBig.Store(true)
-		return 0, errBodyTooBig
+		return 0, engine.Errorf(engine.TypeBadRequest, "The request body is larger than %d bytes.", b.limit)
 	}
 	return n, err // the end, usually
 }
-
-var errBodyTooBig = errors.New("the request body is too large")
 
 // streamWriter writes a function's answer to a client as it comes.
 type streamWriter struct {
@@ -190,26 +197,38 @@ func (s *streamWriter) Head(status int, headers []engine.Header) error {
 	if _, err := strconv.ParseUint(h.Get("Content-Length"), 10, 63); err != nil {
 		h.Del("Content-Length")
 	}
-	if h.Get("Content-Type") == "" {
-		h.Set("Content-Type", "text/plain; charset=utf-8")
-	}
 	if s.body.tooBig.Load() {
 		status = http.StatusRequestEntityTooLarge
 	}
 	s.status = status
+	if h.Get("Content-Type") == "" && !s.bodiless() {
+		h.Set("Content-Type", "text/plain; charset=utf-8")
+	}
 	s.w.WriteHeader(status)
-	return nil
+	return s.flush() // the body may be long in coming
+}
+
+// bodiless reports whether HTTP has no body in an answer of this status.
+func (s *streamWriter) bodiless() bool {
+	return s.status == http.StatusNoContent || s.status == http.StatusNotModified
 }
 
 // Write implements engine.ResponseWriter. It blocks while the client does not
 // read, which holds the function up.
 func (s *streamWriter) Write(p []byte) (int, error) {
+	if s.bodiless() {
+		return len(p), nil
+	}
 	n, err := s.w.Write(p)
 	if err != nil {
 		return n, err
 	}
-	if err := s.control.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return n, err
+	return n, s.flush()
+}
+
+func (s *streamWriter) flush() error {
+	if err := s.control.Flush(); !errors.Is(err, http.ErrNotSupported) {
+		return err
 	}
-	return n, nil
+	return nil
 }

@@ -57,7 +57,7 @@ func TestHandlerRequest(t *testing.T) {
 	if resp.StatusCode != 200 || !strings.HasPrefix(body, "PUT /hello/a%20b?q=1&q=2 content\n") {
 		t.Fatalf("got %d %s", resp.StatusCode, body)
 	}
-	for _, want := range []string{"x-mine: 1\n", "cookie: a=b\n", "host: 127.0.0.1:", "x-appwrite-trigger: http\n"} {
+	for _, want := range []string{"x-mine: 1\n", "cookie: a=b\n", "content-length: 7\n", "host: 127.0.0.1:", "x-appwrite-trigger: http\n"} {
 		if !strings.Contains(body, want) {
 			t.Errorf("no %q in\n%s", want, body)
 		}
@@ -67,8 +67,38 @@ func TestHandlerRequest(t *testing.T) {
 			t.Errorf("%q in\n%s", not, body)
 		}
 	}
-	if _, body := fetch(t, "GET", url+"/bare/deep/er?x", ""); !strings.HasPrefix(body, "GET /deep/er?x \n") {
+	if _, body := fetch(t, "GET", url+"/bare/deep/er?x", ""); !strings.HasPrefix(body, "GET /deep/er?x \n") || !strings.Contains(body, "content-length: 0\n") {
 		t.Errorf("got %s", body)
+	}
+	for _, method := range []string{"OPTIONS", "PROPFIND", "TRACE", strings.Repeat("M", 32)} {
+		if _, body := fetch(t, method, url+"/hello/", ""); !strings.HasPrefix(body, method+" /hello/?") {
+			t.Errorf("got %s", body)
+		}
+	}
+	for _, method := range []string{"CONNECT", strings.Repeat("M", 33)} {
+		if resp, body := fetch(t, method, url+"/hello/", ""); resp.StatusCode != 405 || strings.Contains(body, "hello") {
+			t.Errorf("%s: got %d %s", method, resp.StatusCode, body)
+		}
+	}
+}
+
+// The record of a request has room for so much of it.
+func TestHandlerRecord(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	fn := s.deployed(t, "request")
+	url, query := serveFunction(t, s, fn), strings.Repeat("q", 100_000)
+	if _, body := fetch(t, "POST", url+"/hello/?\xff"+query, "x", "Content-Type", "a/"+strings.Repeat("b", 1<<14)); !strings.Contains(body, query) {
+		t.Errorf("the function sees %d bytes", len(body))
+	}
+	fetch(t, "HEAD", url+"/hello/", "")
+	a := s.get(t, "/functions/"+fn+"/executions").ok(200)
+	if a.int("total") != 2 || len(a.raw) > 4000 {
+		t.Fatalf("%d bytes: %.4000s", len(a.raw), a.raw)
+	}
+	first := a.list("executions")[0]
+	if path := first["requestPath"].(string); !strings.HasPrefix(path, "/hello/?\uFFFDqqq") || len(path) > 2050 || first["requestMethod"] != "POST" || first["status"] != "completed" {
+		t.Errorf("got %v", first)
 	}
 }
 
@@ -78,6 +108,63 @@ func TestHandlerResponse(t *testing.T) {
 	resp, body := fetch(t, "GET", serveFunction(t, s, s.deployed(t, "cookies"))+"/hello/", "")
 	if resp.StatusCode != 418 || len(resp.Header.Values("Set-Cookie")) != 2 || resp.Header.Get("Content-Type") != "text/plain; charset=utf-8" || body != "tea" {
 		t.Errorf("got %d %v %s", resp.StatusCode, resp.Header, body)
+	}
+}
+
+// A body where HTTP has none is dropped, and nothing else of the answer.
+func TestHandlerWithoutBody(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	fn := s.deployed(t, "bodiless")
+	url := serveFunction(t, s, fn)
+	for _, req := range [][2]string{{"GET", "204"}, {"GET", "304"}, {"HEAD", "200"}, {"HEAD", "204"}} {
+		resp, body := fetch(t, req[0], url+"/hello/?status="+req[1], "")
+		if fmt.Sprint(resp.StatusCode) != req[1] || body != "" {
+			t.Errorf("%v: %d %q", req, resp.StatusCode, body)
+		}
+	}
+	for _, e := range s.get(t, "/functions/"+fn+"/executions").ok(200).list("executions") {
+		if e["status"] != "completed" || e["errors"] != "" {
+			t.Errorf("got %v", e)
+		}
+	}
+}
+
+// The head of an answer does not wait for its body.
+func TestHandlerSendsTheHead(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	gate, open := newGate(t)
+	resp, err := http.Post(serveFunction(t, s, s.deployed(t, "slowbody"))+"/hello/", "text/plain", strings.NewReader(gate))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	open()
+	if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "late" {
+		t.Errorf("got %q %v", body, err)
+	}
+}
+
+// A function that writes to a client that is gone is told so.
+func TestHandlerClientGoes(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	ended := make(chan struct{})
+	gates.Store(t.Name(), ended)
+	fn := s.deployed(t, "endless")
+	resp, err := http.Post(serveFunction(t, s, fn)+"/hello/", "text/plain", strings.NewReader(t.Name()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := resp.Body.Read(make([]byte, 100)); err != nil {
+		t.Error(err)
+	}
+	resp.Body.Close()
+	select {
+	case <-ended:
+	case <-t.Context().Done():
+		t.Error("it still writes")
 	}
 }
 
