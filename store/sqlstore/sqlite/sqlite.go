@@ -59,7 +59,7 @@ func Open(ctx context.Context, path string) (*sqlstore.Store, error) {
 // open returns a handle with up to n connections, all of them with the
 // settings given as names and values.
 func open(path string, n int, settings ...string) (*bun.DB, error) {
-	q := url.Values{"_pragma": {"busy_timeout(10000)", "cache_size(-16000)", "temp_store(MEMORY)"}}
+	q := url.Values{"_pragma": {"busy_timeout(10000)", "cache_size(-1000)", "temp_store(MEMORY)"}}
 	for i := 0; i < len(settings); i += 2 {
 		q.Add(settings[i], settings[i+1])
 	}

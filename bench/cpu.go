@@ -1,0 +1,86 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// tick is the unit of times in /proc, the same on every Linux.
+const tick = 10 * time.Millisecond
+
+// cpuTime is the CPU time that this process and all that descend from it and
+// live have used.
+func cpuTime() (time.Duration, error) {
+	var own syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &own); err != nil {
+		return 0, err
+	}
+	total := time.Duration(own.Utime.Nano() + own.Stime.Nano())
+	for _, p := range descendants() {
+		total += p.cpu
+	}
+	return total, nil
+}
+
+// process is a line of /proc.
+type process struct {
+	pid, parent int
+	cpu         time.Duration
+}
+
+// descendants returns the living children of this process, and theirs.
+func descendants() (found []process) {
+	names, _ := filepath.Glob("/proc/[0-9]*/stat")
+	all := make([]process, 0, len(names))
+	for _, name := range names {
+		if text, err := os.ReadFile(name); err == nil {
+			all = append(all, parseStat(text))
+		}
+	}
+	family := map[int]bool{os.Getpid(): true}
+	for grew := true; grew; {
+		grew = false
+		for _, p := range all {
+			if family[p.parent] && !family[p.pid] {
+				family[p.pid], grew = true, true
+				found = append(found, p)
+			}
+		}
+	}
+	return found
+}
+
+// parseStat reads /proc/PID/stat; the name in it, in parentheses, may hold anything.
+func parseStat(text []byte) (p process) {
+	p.pid, _ = strconv.Atoi(string(bytes.Fields(text)[0]))
+	f := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
+	p.parent, _ = strconv.Atoi(string(f[1]))
+	for _, field := range f[11:13] { // utime, stime
+		n, _ := strconv.Atoi(string(field))
+		p.cpu += time.Duration(n) * tick
+	}
+	return p
+}
+
+// resident returns the memory of this process that is in RAM, in MB, after all
+// that is free was given back.
+func resident() (float64, error) {
+	runtime.GC()
+	debug.FreeOSMemory()
+	text, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0, err
+	}
+	var size, pages int
+	if _, err := fmt.Sscan(string(text), &size, &pages); err != nil {
+		return 0, err
+	}
+	return float64(pages*os.Getpagesize()) / (1 << 20), nil
+}

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/fnkit/fnkit/engine"
+	"github.com/fnkit/fnkit/sandbox/procbox"
+	"github.com/fnkit/fnkit/store/dirblobs"
+	"github.com/fnkit/fnkit/store/sqlstore"
+	"github.com/fnkit/fnkit/store/sqlstore/sqlite"
+)
+
+const (
+	project = "bench"
+	body    = "Hello, world!"
+)
+
+// The functions that are measured: one answers, the other logs a line, too.
+const (
+	hello  = `module.exports = async ({ res }) => res.text("` + body + `");`
+	logger = `module.exports = async ({ res, log }) => { log("a line"); return res.text("` + body + `"); };`
+)
+
+// host is an engine with a SQLite file and local processes.
+type host struct {
+	eng *engine.Engine
+	p   *engine.Project
+	db  *sqlstore.Store
+	box *procbox.Box
+}
+
+func newHost(ctx context.Context, dir string) (_ *host, err error) {
+	h := &host{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, h.close())
+		}
+	}()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	if h.db, err = sqlite.Open(ctx, filepath.Join(dir, "fnkit.db")); err != nil {
+		return nil, err
+	}
+	h.box, err = procbox.New(procbox.Config{Dir: filepath.Join(dir, "box"), Path: os.Getenv("PATH"), Languages: []string{"node"}})
+	if err != nil {
+		return nil, err
+	}
+	h.eng, err = engine.New(engine.Config{
+		Store: h.db, Blobs: dirblobs.New(filepath.Join(dir, "blobs")), Sandbox: h.box, Keys: engine.Key("k1", []byte("a secret of at least 16 bytes")),
+		MinIsolation: "none",
+	})
+	if err != nil {
+		return nil, err
+	}
+	h.p = h.eng.Project(project)
+	return h, h.eng.Start(ctx)
+}
+
+func (h *host) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	var errs []error
+	if h.eng != nil {
+		errs = append(errs, h.eng.Stop(ctx))
+	}
+	if h.box != nil {
+		errs = append(errs, h.box.Close())
+	}
+	if h.db != nil {
+		errs = append(errs, h.db.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// deploy makes a function of a source and calls it once, so that it is warm.
+func (h *host) deploy(ctx context.Context, id, source string) error {
+	all, err := h.p.Runtimes(ctx, engine.System)
+	if err != nil || len(all) == 0 {
+		return errors.Join(err, errors.New("Node.js was not found"))
+	}
+	_, err = h.p.CreateFunction(ctx, engine.System, engine.FunctionParams{
+		ID: id, Name: id, Runtime: all[0].ID, Entrypoint: "index.js", Execute: []string{"any"},
+	})
+	if err != nil {
+		return err
+	}
+	d, err := h.p.Deploy(ctx, engine.System, id, engine.DeployParams{Source: archive("index.js", source), Size: -1, Activate: true})
+	for err == nil && !d.Status.Final() {
+		time.Sleep(5 * time.Millisecond)
+		d, err = h.p.GetDeployment(ctx, engine.System, id, d.ID)
+	}
+	if err != nil {
+		return err
+	}
+	if d.Status != "ready" {
+		return fmt.Errorf("the build %s: %s", d.Status, d.BuildLogs)
+	}
+	return h.execute(id)(ctx)
+}
+
+// execute returns a call of a function without HTTP.
+func (h *host) execute(id string) call {
+	return func(ctx context.Context) error {
+		x, err := h.p.Execute(ctx, engine.System, id, engine.ExecuteParams{})
+		if err == nil && (x.ResponseStatusCode != 200 || string(x.ResponseBody) != body) {
+			err = fmt.Errorf("answered %d %q: %s", x.ResponseStatusCode, x.ResponseBody, x.Errors)
+		}
+		return err
+	}
+}
+
+func archive(name, text string) *bytes.Buffer {
+	var b bytes.Buffer
+	zw := gzip.NewWriter(&b)
+	tw := tar.NewWriter(zw)
+	err := tw.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(text))})
+	if err == nil {
+		_, err = tw.Write([]byte(text))
+	}
+	if err := errors.Join(err, tw.Close(), zw.Close()); err != nil {
+		panic(err) // a bytes.Buffer takes everything
+	}
+	return &b
+}

@@ -1,0 +1,78 @@
+// Command bench measures what a call of a function costs, on the machine it
+// runs on, against the same work without an engine. It needs Linux and Node.js,
+// and prints tables for BENCHMARKS.md.
+//
+//	go run .                    # all but the list of a million rows
+//	go run . -run calls         # one part: calls, memory, list
+//	go run . -run list -rows 1000000
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"strings"
+	"time"
+)
+
+// options say what to measure and for how long.
+type options struct {
+	parts  string
+	slice  time.Duration
+	rounds int
+	calls  int
+	rows   int
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.parts, "run", "calls,memory", "parts to run: calls, memory, list")
+	flag.DurationVar(&o.slice, "slice", time.Second, "length of one measured stretch")
+	flag.IntVar(&o.rounds, "rounds", 5, "stretches of each kind; medians are printed")
+	flag.IntVar(&o.calls, "calls", 100_000, "calls of the memory part")
+	flag.IntVar(&o.rows, "rows", 1_000_000, "rows of the list part")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, o); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func run(ctx context.Context, o options) error {
+	dir, err := os.MkdirTemp("", "fnkit-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	machine(ctx)
+	parts := map[string]func(context.Context, options, string) error{"calls": calls, "memory": memory, "list": list}
+	for name := range strings.SplitSeq(o.parts, ",") {
+		part, ok := parts[name]
+		if !ok {
+			return fmt.Errorf("there is no part %q", name)
+		}
+		if err := part(ctx, o, dir); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// machine prints what the numbers were taken on.
+func machine(ctx context.Context) {
+	node, _ := exec.CommandContext(ctx, "node", "--version").Output()
+	model := "unknown CPU"
+	info, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.Lines(string(info)) {
+		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+			model = strings.TrimSpace(value)
+		}
+	}
+	fmt.Printf("%s × %d, %s/%s, %s, Node.js %s\n\n", model, runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version(), strings.TrimSpace(string(node)))
+}
