@@ -84,29 +84,29 @@ type Bus interface {
 func Expand(name string) []string {
 	parts := strings.Split(name, ".")
 	levels := (len(parts) - 1) / 2
-	var out []string
+	out := make([]string, 0, 16)
 	for n := len(parts); n > 2*levels; n-- {
-		out = append(out, wildcards(parts[:n], levels)...)
+		out = wildcards(out, parts[:n], levels)
 	}
 	for l := levels; l > 0; l-- {
-		out = append(out, wildcards(parts[:2*l], l)...)
+		out = wildcards(out, parts[:2*l], l)
 	}
 	return out
 }
 
-// wildcards returns parts joined, with every subset of the ids of the first
+// wildcards adds parts joined, with every subset of the ids of the first
 // levels resources replaced, the last ones first.
-func wildcards(parts []string, levels int) []string {
+func wildcards(out, parts []string, levels int) []string {
 	all := 1<<levels - 1
-	masks := []int{0, all}
-	for m := 1; m < all; m++ {
-		masks = append(masks, m)
-	}
-	var out []string
-	for _, m := range masks {
-		form := append([]string(nil), parts...)
+	form := make([]string, len(parts))
+	for i := range 1 << levels {
+		mask := i - 1 // behind none and all come the others in turn
+		if i < 2 {
+			mask = i * all
+		}
+		copy(form, parts)
 		for l := range levels {
-			if m&(1<<(levels-1-l)) != 0 {
+			if mask&(1<<(levels-1-l)) != 0 {
 				form[2*l+1] = "*"
 			}
 		}
