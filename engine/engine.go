@@ -121,16 +121,22 @@ func (e *Engine) Authorize(ctx context.Context, c Caller, scope string) error {
 	return err
 }
 
-// enter is the gate of every use case: the actor has one of the scopes, and
-// the project exists.
-func (p *Project) enter(ctx context.Context, by Actor, scopes ...string) (ProjectLimits, error) {
-	if !slices.ContainsFunc(scopes, by.Can) {
-		return ProjectLimits{}, by.require(scopes[0])
+// enter is the gate of every use case: the project exists, and the actor has
+// one of the scopes.
+func (p *Project) enter(ctx context.Context, by Actor, scopes ...string) (limits ProjectLimits, err error) {
+	none := p.id == "" || p.id == consoleProject
+	if !none {
+		limits, err = p.e.projectLimits(ctx, p.id)
 	}
-	if p.id == "" || p.id == consoleProject {
-		return ProjectLimits{}, Errorf(TypeAccess, "")
+	switch {
+	case err != nil:
+		return limits, err
+	case !slices.ContainsFunc(scopes, by.Can):
+		return limits, by.require(scopes[0])
+	case none:
+		return limits, Errorf(TypeAccess, "")
 	}
-	return p.e.projectLimits(ctx, p.id)
+	return limits, nil
 }
 
 // consoleProject is reserved: it is no tenant.

@@ -28,11 +28,25 @@ type call struct {
 func (c *call) authorize() error {
 	caller, err := c.api.opt.Identify(c.r)
 	if err != nil {
-		return err
+		return c.refused(caller.Project, err)
 	}
 	c.caller, c.by = caller, caller.Actor
 	c.p = c.api.eng.Project(caller.Project)
 	return c.api.eng.Authorize(c.r.Context(), caller, c.route.scope)
+}
+
+// refused says why a caller was refused: that the project does not exist comes
+// before anything about its keys and users.
+func (c *call) refused(project string, err error) error {
+	if project == "" || engineError(err) == nil {
+		return err
+	}
+	if missing := c.api.eng.Authorize(c.r.Context(), engine.Caller{Project: project, Actor: engine.System}, c.route.scope); missing != nil {
+		if e := engineError(missing); e != nil && e.Type == engine.TypeProject {
+			return missing
+		}
+	}
+	return err
 }
 
 // readParams reads the parameters from the one place a method has them in.

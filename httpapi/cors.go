@@ -94,12 +94,12 @@ func (a *API) trusted(address string, r *http.Request) bool {
 	return false
 }
 
-// hostname returns a host without its port.
+// hostname returns a host without its port, and an IPv6 address without brackets.
 func hostname(host string) string {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		return name
 	}
-	return host
+	return strings.Trim(host, "[]")
 }
 
 // remoteIP returns the address of the other end of the connection.

@@ -59,6 +59,13 @@ func wireError(typ string) error {
 	return &engine.Error{Kind: e.Kind, Type: typ, Message: e.Message}
 }
 
+// engineError returns the error of the engine that err is or wraps, or nil.
+func engineError(err error) *engine.Error {
+	var e *engine.Error
+	errors.As(err, &e)
+	return e
+}
+
 // writeError answers an error. It is the only place that does.
 func (a *API) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	status, e := a.prepareError(w, r, err)
@@ -72,13 +79,13 @@ func (a *API) writeError(w http.ResponseWriter, r *http.Request, err error) {
 // meant for callers goes to the log, under an id that the answer names.
 func (a *API) prepareError(w http.ResponseWriter, r *http.Request, err error) (int, engine.Error) {
 	told := *engine.Errorf(engine.TypeServer, "")
-	if e := new(engine.Error); errors.As(err, &e) {
-		told.Kind, told.Type = e.Kind, e.Type
-		if e.Kind != engine.Internal {
-			told.Message = e.Message
+	status := statuses[told.Kind]
+	if e := engineError(err); e != nil {
+		told.Type = e.Type
+		if code, public := statuses[e.Kind]; public && e.Kind != engine.Internal {
+			status, told.Kind, told.Message = code, e.Kind, e.Message
 		}
 	}
-	status := statuses[told.Kind]
 	h := w.Header()
 	if status >= http.StatusInternalServerError {
 		h.Set("X-Error-Id", a.logError(r, err))
@@ -102,7 +109,7 @@ func (a *API) logError(r *http.Request, err error) string {
 		level = slog.LevelDebug // the client is gone
 	}
 	attrs := []slog.Attr{slog.String("id", id), slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Any("error", err)}
-	if e := new(engine.Error); errors.As(err, &e) && e.Unwrap() != nil {
+	if e := engineError(err); e != nil && e.Unwrap() != nil {
 		attrs = append(attrs, slog.Any("cause", e.Unwrap()))
 	}
 	a.opt.Logger.LogAttrs(r.Context(), level, "request failed", attrs...)

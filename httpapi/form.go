@@ -59,7 +59,7 @@ func contentType(r *http.Request) (media string, params map[string]string) {
 
 // bodyError is the answer to a body that cannot be read.
 func bodyError(err error) error {
-	if e := new(engine.Error); errors.As(err, &e) {
+	if e := engineError(err); e != nil {
 		return e
 	}
 	if tooBig := new(http.MaxBytesError); errors.As(err, &tooBig) {
@@ -109,7 +109,7 @@ func readObject(raw []byte) (members map[string]any, whole bool, err error) {
 		}
 		token, _ := dec.Token()
 		name, isName := token.(string)
-		if err := dec.Decode(&m); errors.As(err, new(*engine.Error)) {
+		if err := dec.Decode(&m); engineError(err) != nil {
 			return nil, false, err
 		} else if err != nil || !isName {
 			return nil, false, nil

@@ -3,6 +3,7 @@ package httpapi_test
 import (
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -81,7 +82,11 @@ func TestGates(t *testing.T) {
 		s.with("X-Appwrite-Key", "nonsense").do(t, method, path, nil).ok(401).fails("user_unauthorized")
 		s.with("X-Appwrite-Session", alice).do(t, method, path, nil).ok(403).fails("user_key_and_session_set")
 		s.guest().with("X-Appwrite-JWT", "nonsense").do(t, method, path, nil).ok(401).fails("user_jwt_invalid")
-		s.with("X-Appwrite-Project", "missing", "X-Appwrite-Key", "nowhere").do(t, method, path, nil).ok(404).fails("project_not_found")
+		missing := s.guest().with("X-Appwrite-Project", "missing") // which is said before anything else of the caller
+		for _, c := range []client{missing, missing.with("X-Appwrite-Key", "nowhere"), missing.with("X-Appwrite-Key", "nonsense"), missing.with("X-Appwrite-JWT", "nonsense"),
+			missing.with("X-Appwrite-Session", "carl-token"), missing.with("X-Appwrite-Session", "carl-token", "X-Appwrite-Key", "nowhere")} {
+			c.do(t, method, path, nil).ok(404).fails("project_not_found")
+		}
 		broken.do(t, method, path, nil).ok(500).fails("general_server_error", "Server Error")
 		if op != "functionsListRuntimes" && op != "functionsListSpecifications" { // which are not in the store
 			down.do(t, method, path, validBody(op)).ok(503).fails("general_service_unavailable")
@@ -114,6 +119,42 @@ func TestInternalErrorHasAnId(t *testing.T) {
 	a := s.get(t, "/functions").fails("general_server_error", "Server Error")
 	if a.header.Get("X-Error-Id") == "" || strings.Contains(string(a.raw), "defect") {
 		t.Errorf("got %v %s", a.header, a.raw)
+	}
+}
+
+// Whatever Identify returns is answered, and tells nothing that is not meant for callers.
+func TestOddCallers(t *testing.T) {
+	t.Parallel()
+	cases := map[string]struct {
+		caller engine.Caller
+		err    error
+		status int
+		body   string
+	}{
+		"unknown kind":  {err: &engine.Error{Kind: 99, Type: "odd", Message: "a secret"}, status: 500, body: `"message":"Server Error","code":500,"type":"odd"`},
+		"internal":      {err: &engine.Error{Kind: engine.Internal, Type: "odd", Message: "a secret"}, status: 500, body: `"message":"Server Error","code":500,"type":"odd"`},
+		"host's own":    {err: &engine.Error{Kind: engine.Unauthorized, Type: "user_blocked", Message: "Blocked."}, status: 401, body: `"message":"Blocked.","code":401,"type":"user_blocked"`},
+		"wrapped":       {err: fmt.Errorf("a secret: %w", engine.Errorf(engine.TypeUnauthorized, "No.")), status: 401, body: `"message":"No.","code":401,"type":"user_unauthorized"`},
+		"any other":     {err: errors.New("a secret"), status: 500, body: `"message":"Server Error","code":500,"type":"general_server_error"`},
+		"system":        {caller: engine.Caller{Project: project, Actor: engine.System}, status: 200, body: `"total":0`},
+		"no project":    {caller: engine.Caller{Actor: engine.System}, status: 401, body: `"type":"general_access_forbidden"`},
+		"console":       {caller: engine.Caller{Project: "console", Actor: engine.System}, status: 401, body: `"type":"general_access_forbidden"`},
+		"path":          {caller: engine.Caller{Project: "../x", Actor: engine.System}, status: 404, body: `"type":"project_not_found"`},
+		"unknown actor": {caller: engine.Caller{Project: project, Actor: engine.Actor{Kind: 42, Scopes: []string{engine.ScopeFunctionsRead}}}, status: 401, body: `"type":"general_unauthorized_scope"`},
+		"nobody's user": {caller: engine.Caller{Project: project, Actor: engine.Actor{Kind: engine.ActorUser}}, status: 401, body: `"type":"general_unauthorized_scope"`},
+		"zero":          {status: 401, body: `"type":"general_unauthorized_scope"`},
+	}
+	s := newServer(t, func(u *setup) {
+		u.opt.Identify = func(r *http.Request) (engine.Caller, error) {
+			c := cases[r.Header.Get("X-Case")]
+			return c.caller, c.err
+		}
+	})
+	for name, c := range cases {
+		resp, body := fetch(t, "GET", s.url+"/v1/functions", "", "X-Case", name)
+		if resp.StatusCode != c.status || !strings.Contains(body, c.body) || strings.Contains(body, "secret") {
+			t.Errorf("%s: %d %s", name, resp.StatusCode, body)
+		}
 	}
 }
 

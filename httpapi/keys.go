@@ -5,7 +5,6 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"net/http"
 	"net/url"
 	"strings"
@@ -98,7 +97,7 @@ func (k *Keys) key(project, secret string) (engine.Actor, error) {
 	}
 	if strings.HasPrefix(secret, "dynamic_") && k.Engine != nil {
 		actor, err := k.Engine.ActorForKey(project, secret)
-		if e := new(engine.Error); err != nil && !errors.As(err, &e) {
+		if err != nil && engineError(err) == nil {
 			err = refused
 		}
 		return actor, err

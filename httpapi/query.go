@@ -49,7 +49,7 @@ func (in *input) queries() []string {
 // failQuery keeps an error: one of the contract's types as it is, any other as
 // a broken rule.
 func (in *input) failQuery(err error) {
-	if e := new(engine.Error); errors.As(err, &e) && in.err == nil {
+	if e := engineError(err); e != nil && in.err == nil {
 		in.err = e
 	}
 	in.fail("queries", fmt.Errorf("Invalid query: %w", err))

@@ -62,6 +62,9 @@ func TestOrigins(t *testing.T) {
 			open.guest().with("Origin", origin).post(t, "/functions/f/executions", nil).fails("function_not_found")
 		}
 	}
+	for host, origin := range map[string]string{"[::1]": "http://[::1]", "[::1]:8080": "http://[::1]:3000", "API.example": "https://api.example"} {
+		s.guest().with("Host", host, "Origin", origin).post(t, "/functions/f/executions", nil).fails("function_not_found")
+	}
 	s.guest().with("Referer", "https://evil.example/page").post(t, "/functions/f/executions", nil).ok(403).fails("general_unknown_origin")
 }
 
