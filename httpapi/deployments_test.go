@@ -241,13 +241,54 @@ func TestDownload(t *testing.T) {
 	}
 	for _, rng := range []string{"bytes=" + itoa(n) + "-", "bytes=99999999999999999999-", "bytes=-0"} {
 		a := s.with("Range", rng).get(t, path).ok(416).fails("storage_invalid_range")
-		if a.header.Get("Content-Range") != "bytes */"+itoa(n) {
-			t.Errorf("%s: %s", rng, a.header.Get("Content-Range"))
+		if a.header.Get("Content-Range") != "bytes */"+itoa(n) || a.header.Get("Content-Disposition") != "" {
+			t.Errorf("%s: %v", rng, a.header)
 		}
 	}
-	s.with("If-None-Match", a.header.Get("ETag")).get(t, path).ok(304)
-	if a := s.with("Range", "bytes=0-4", "If-Range", `"other"`).get(t, path).ok(200); len(a.raw) != n {
-		t.Errorf("got %d bytes", len(a.raw))
+}
+
+// Conditions come before ranges, also before one that does not exist.
+func TestDownloadConditions(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	fn := s.create(t, "echo")
+	path, n := "/functions/"+fn+"/deployments/"+s.deploy(t, fn)+"/download", len(archive(t))
+	whole := s.get(t, path).ok(200)
+	etag, modified, past := whole.header.Get("ETag"), whole.header.Get("Last-Modified"), "Mon, 02 Jan 2006 15:04:05 GMT"
+	const none = "bytes=99999999-"
+	for _, c := range []struct {
+		name, value, rng string
+		status, size     int
+	}{
+		{"If-None-Match", etag, "", 304, 0}, {"If-None-Match", etag, "bytes=0-4", 304, 0}, {"If-None-Match", etag, none, 304, 0}, {"If-None-Match", "*", "", 304, 0},
+		{"If-None-Match", `"other"`, "", 200, n}, {"If-None-Match", `"other"`, "bytes=0-4", 206, 5},
+		{"If-Modified-Since", modified, "", 304, 0}, {"If-Modified-Since", past, "", 200, n},
+		{"If-Range", etag, "bytes=0-4", 206, 5}, {"If-Range", modified, "bytes=0-4", 206, 5}, {"If-Range", etag, none, 416, 0},
+		{"If-Range", `"other"`, "bytes=0-4", 200, n}, {"If-Range", past, "bytes=0-4", 200, n}, {"If-Range", `"other"`, none, 200, n}, {"If-Range", "W/" + etag, none, 200, n},
+		{"If-Match", etag, "bytes=0-4", 206, 5}, {"If-Match", `"other"`, "", 412, 0}, {"If-Unmodified-Since", past, none, 412, 0},
+	} {
+		a := s.with(c.name, c.value, "Range", c.rng).get(t, path)
+		if a.status != c.status || a.status < 300 && len(a.raw) != c.size {
+			t.Errorf("%s: %s, Range: %s: %d, %d bytes", c.name, c.value, c.rng, a.status, len(a.raw))
+		}
+	}
+}
+
+// What replaces a deleted archive under the same id is told from it.
+func TestDownloadOfAnotherArchive(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	fn := s.create(t, "echo")
+	path, tags := "/functions/"+fn+"/deployments/mine", map[string]bool{}
+	for range 2 {
+		code := archive(t)
+		rng := "bytes 0-" + itoa(len(code)-1) + "/" + itoa(len(code))
+		s.upload(t, fn, form{code: code, rng: rng, id: "mine"}).ok(202)
+		tags[s.get(t, path+"/download").ok(200).header.Get("ETag")] = true
+		s.do(t, "DELETE", path, nil).ok(204)
+	}
+	if len(tags) != 2 {
+		t.Errorf("got %v", tags)
 	}
 }
 

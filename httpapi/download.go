@@ -29,17 +29,41 @@ func (a *API) download(c *call) error {
 	r.Header.Del("Range")
 	if start, end, ok := parseRange(c.r.Header.Get("Range"), src.Size); ok {
 		if start > end {
-			h.Set("Content-Range", fmt.Sprintf("bytes */%d", src.Size))
-			return engine.Errorf(engine.TypeRange, "")
+			start, end = src.Size, src.Size // refused by ServeContent, unless a condition says to ignore the range
 		}
 		r.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", start, end))
 	}
 	h.Set("Content-Type", "application/gzip")
 	h.Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", id+".tar.gz"))
 	h.Set("Cache-Control", "private, max-age=3888000")
-	h.Set("ETag", strconv.Quote(id)) // an id's archive never changes
-	http.ServeContent(c.w, r, "", src.Modified, src)
+	h.Set("ETag", strconv.Quote(id+"-"+strconv.FormatInt(src.Modified.UnixMilli(), 36))) // an id can be chosen again after a delete
+	w := &rangeWriter{ResponseWriter: c.w}
+	http.ServeContent(w, r, "", src.Modified, src)
+	if w.refused {
+		h.Del("Content-Disposition")
+		return engine.Errorf(engine.TypeRange, "")
+	}
 	return nil
+}
+
+// rangeWriter keeps the answer to a range that does not exist from being
+// written, to be answered as other errors are.
+type rangeWriter struct {
+	http.ResponseWriter
+	refused bool
+}
+
+func (w *rangeWriter) WriteHeader(status int) {
+	if w.refused = status == http.StatusRequestedRangeNotSatisfiable; !w.refused {
+		w.ResponseWriter.WriteHeader(status)
+	}
+}
+
+func (w *rangeWriter) Write(p []byte) (int, error) {
+	if w.refused {
+		return len(p), nil
+	}
+	return w.ResponseWriter.Write(p)
 }
 
 var singleRange = regexp.MustCompile(`^bytes=[ \t]*([0-9]*)-([0-9]*)[ \t]*$`)
