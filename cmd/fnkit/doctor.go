@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -15,14 +14,9 @@ import (
 )
 
 // doctor says what this machine can run, and what to install for more.
-func doctor(ctx context.Context, args []string, out, log io.Writer) (err error) {
-	f := flag.NewFlagSet("fnkit doctor", flag.ContinueOnError)
-	f.SetOutput(log)
-	if err := f.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return err
-		}
-		return fmt.Errorf("%w: %w", err, errUsage)
+func doctor(ctx context.Context, args []string, out io.Writer) (err error) {
+	if err := parse(flag.NewFlagSet("fnkit doctor", flag.ContinueOnError), args, out); err != nil {
+		return err
 	}
 	dir, err := os.MkdirTemp("", "fnkit-doctor-")
 	if err != nil {

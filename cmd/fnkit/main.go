@@ -56,7 +56,7 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	case "serve":
 		return serve(ctx, args, out, log)
 	case "doctor":
-		return doctor(ctx, args, out, log)
+		return doctor(ctx, args, out)
 	case "version":
 		_, err := fmt.Fprintln(out, engine.WireVersion)
 		return err

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/fnkit/fnkit/engine"
@@ -25,10 +26,15 @@ import (
 
 // serve runs a server until ctx ends.
 func serve(ctx context.Context, args []string, out, log io.Writer) (err error) {
-	o, err := parseServe(args, log)
+	o, err := parseServe(args, out)
 	if err != nil {
 		return err
 	}
+	defer func() {
+		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+			err = nil // it was told to end before it had begun
+		}
+	}()
 	if err := os.MkdirAll(o.data, 0o700); err != nil {
 		return err
 	}
@@ -40,25 +46,29 @@ func serve(ctx context.Context, args []string, out, log io.Writer) (err error) {
 		return err
 	}
 	defer closing(&err, box)
-	db, err := sqlite.Open(ctx, filepath.Join(o.data, "fnkit.db"))
+	secret, err := o.secret()
+	if err != nil {
+		return err
+	}
+	db, err := sqlite.Open(ctx, o.database())
 	if err != nil {
 		return err
 	}
 	defer closing(&err, db)
-	secret, err := secretFile(filepath.Join(o.data, "secret"))
-	if err != nil {
-		return err
-	}
 	listener, err := net.Listen("tcp", o.addr)
 	if err != nil {
 		return err
 	}
 	defer listener.Close()
-	url := "http://" + listener.Addr().String()
+	url := address(listener)
 	if o.endpoint == "" {
 		o.endpoint = url + "/v1"
 	}
 	eng, err := engine.New(o.config(db, dirblobs.New(filepath.Join(o.data, "blobs")), box, engine.Key("k1", secret), logger))
+	if err != nil {
+		return err
+	}
+	runtimes, err := o.allowed(ctx, eng)
 	if err != nil {
 		return err
 	}
@@ -69,22 +79,60 @@ func serve(ctx context.Context, args []string, out, log io.Writer) (err error) {
 	if err := eng.Start(ctx); err != nil {
 		return err
 	}
-	o.greet(ctx, out, eng, url)
-	return serveUntil(ctx, listener, api, eng, o.drain)
+	o.greet(ctx, out, eng, runtimes, url)
+	server := &http.Server{
+		Handler: api, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+		ErrorLog: slog.NewLogLogger(logger.With("part", "http").Handler(), slog.LevelWarn),
+	}
+	return o.serveUntil(ctx, out, server, listener, eng)
+}
+
+func (o options) database() string { return filepath.Join(o.data, "fnkit.db") }
+
+// address is the URL at which this machine reaches a listener.
+func address(l net.Listener) string {
+	a := l.Addr().(*net.TCPAddr)
+	host := a.IP.String()
+	if a.IP.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return "http://" + net.JoinHostPort(host, strconv.Itoa(a.Port))
+}
+
+// allowed returns the ids of the runtimes that functions may use; those asked
+// for must be there.
+func (o options) allowed(ctx context.Context, eng *engine.Engine) ([]string, error) {
+	caps, err := eng.Capabilities(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, r := range caps.Runtimes {
+		found = append(found, r.ID)
+	}
+	for _, id := range o.runtimes {
+		if !slices.Contains(found, id) {
+			return nil, fmt.Errorf("-runtime %s: this machine has %s", id, orNone(found))
+		}
+	}
+	if len(o.runtimes) > 0 {
+		return o.runtimes, nil
+	}
+	return found, nil
 }
 
 // serveUntil serves until ctx ends, then lets requests and work end, for as
-// long as drain.
-func serveUntil(ctx context.Context, l net.Listener, h http.Handler, eng *engine.Engine, drain time.Duration) error {
-	server := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+// long as -drain says.
+func (o options) serveUntil(ctx context.Context, out io.Writer, server *http.Server, l net.Listener, eng *engine.Engine) error {
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(l) }()
 	var err error
 	select {
 	case err = <-failed:
 	case <-ctx.Done():
+		fmt.Fprintf(out, "fnkit stopping: what runs has %s to end\n", o.drain)
 	}
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.drain)
 	defer cancel()
 	shutdown := server.Shutdown(bounded)
 	if shutdown != nil {
@@ -117,18 +165,18 @@ func (o options) config(db store.Store, blobs store.Blobs, box sandbox.Driver, k
 				}
 				return engine.ProjectLimits{}, nil
 			},
-			UserToken: func(_ context.Context, _ string, user engine.Actor, _ time.Duration) (string, error) {
-				return o.token(user.UserID), nil
+			UserToken: func(_ context.Context, project string, user engine.Actor, _ time.Duration) (string, error) {
+				return o.token(project, user.UserID), nil
 			},
 		},
 	}
 }
 
-// token is the token of a user, which a function that the user called gets to
-// act for the user.
-func (o options) token(id string) string {
+// token is the token of a user of a project, which a function that the user
+// called gets to act for the user; empty: there is no such user.
+func (o options) token(project, id string) string {
 	for _, u := range o.users {
-		if u.ID == id {
+		if u.ID == id && overlap(u.Project, project) {
 			return u.Token
 		}
 	}
@@ -142,49 +190,20 @@ func (o options) api(eng *engine.Engine, out io.Writer) httpapi.Options {
 		Identify:   identity.Identify,
 		TrustProxy: o.proxy,
 		OnResponse: func(r *http.Request, outcome httpapi.Outcome) {
-			project := outcome.Project
-			if project == "" {
-				project = "-"
-			}
-			fmt.Fprintf(out, "%s  %d  %-6s %s  %s  project %s\n", time.Now().Format(time.TimeOnly), outcome.Status, r.Method, r.URL.Path, outcome.Duration.Round(10*time.Microsecond), project)
+			io.WriteString(out, logLine(time.Now(), r, outcome))
 		},
 	}
 }
 
 // greet says what was started and how to use it.
-func (o options) greet(ctx context.Context, out io.Writer, eng *engine.Engine, url string) {
+func (o options) greet(ctx context.Context, out io.Writer, eng *engine.Engine, runtimes []string, url string) {
 	caps, _ := eng.Capabilities(ctx)
-	var runtimes []string
-	for _, r := range caps.Runtimes {
-		runtimes = append(runtimes, r.ID)
-	}
 	fmt.Fprintf(out, "fnkit listening on %s\n", url)
-	fmt.Fprintf(out, "  projects   %s\n", o.projects.String())
+	fmt.Fprintf(out, "  projects   %s\n", strings.Join(o.projects, ", "))
 	fmt.Fprintf(out, "  runtimes   %s\n", orNone(runtimes))
 	fmt.Fprintf(out, "  isolation  %s\n", isolationText(caps.Isolation))
 	fmt.Fprintf(out, "  data       %s\n", o.data)
 	fmt.Fprintf(out, "Try:  curl -H 'X-Appwrite-Project: %s' -H 'X-Appwrite-Key: <key>' %s/v1/functions\n", o.projects[0], url)
-}
-
-// secretFile returns the secret in a file that only its owner can read; the
-// first time it makes one.
-func secretFile(name string) ([]byte, error) {
-	secret := make([]byte, 32)
-	rand.Read(secret)
-	temp := name + ".new"
-	if _, err := os.Stat(name); errors.Is(err, os.ErrNotExist) {
-		if err := os.WriteFile(temp, secret, 0o600); err != nil {
-			return nil, err
-		}
-		if err := os.Rename(temp, name); err != nil {
-			return nil, err
-		}
-	}
-	secret, err := os.ReadFile(name)
-	if err == nil && len(secret) < 16 {
-		err = fmt.Errorf("%s is too short to be a secret: restore it, or the variables it sealed are lost", name)
-	}
-	return secret, err
 }
 
 // closing closes c and adds its error to err.

@@ -1,0 +1,8 @@
+package main
+
+// For the tests, which run the command in their own process and in others.
+var (
+	Main     = main
+	Run      = run
+	ExitCode = exitCode
+)
