@@ -4,6 +4,7 @@ import (
 	"context"
 	"embed"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io/fs"
 	"os"
@@ -30,7 +31,17 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(work)
+	defer forget()
 	return m.Run()
+}
+
+// forget keeps the go command from caching the result: what it depends on, the
+// server's sources, are in another module, where their changes go unnoticed. A
+// result without its log of used files is not kept.
+func forget() {
+	if log := flag.Lookup("test.testlogfile"); log != nil && log.Value.String() != "" {
+		os.Remove(log.Value.String())
+	}
 }
 
 // fnkit builds the server once and returns its file.
