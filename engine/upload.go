@@ -204,7 +204,7 @@ func (p *Project) upload(ctx context.Context, fn Function, c Chunk) (Deployment,
 		d.SourceBlob = blobKey(sourceBlobs, p.id, d.ID)
 	}
 	size := c.End - c.Start + 1
-	if c.Start < 0 || size < 1 || c.Total < 1 || c.Start >= c.Total || (c.Total+size-1)/size > maxChunks {
+	if c.Start < 0 || size < 1 || c.Total < 1 || c.Start >= c.Total || c.Start%size != 0 || (c.Total+size-1)/size > maxChunks {
 		return Deployment{}, Errorf(TypeContentRange, "")
 	}
 	if c.End >= c.Total-1 && c.Start > 0 {

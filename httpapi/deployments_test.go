@@ -95,16 +95,19 @@ func TestUploadErrors(t *testing.T) {
 		{"total zero", fn, form{code: code, rng: "bytes 0-0/0"}, "storage_invalid_content_range", nil},
 		{"wrong length", fn, form{code: code, rng: "bytes 0-4/100000"}, "storage_invalid_content_range", nil},
 		{"huge numbers", fn, form{code: code, rng: "bytes 0-99999999999999999999/99999999999999999999"}, "storage_invalid_content_range", nil},
+		{"off the grid", fn, form{code: code[:5], rng: "bytes 3-7/100"}, "storage_invalid_content_range", nil},
+		{"off the grid, own id", fn, form{code: code[:5], rng: "bytes 3-7/100", id: "own"}, "storage_invalid_content_range", nil},
 		{"last part first", fn, form{code: code[:5], rng: "bytes 100-104/105"}, "storage_invalid_content_range", nil},
 		{"id", fn, form{code: code[:5], rng: "bytes 0-4/100", id: "../x"}, "general_argument_invalid", nil},
 		{"announced too big", fn, form{code: code, rng: "bytes 0-" + itoa(len(code)-1) + "/" + itoa(limit+1)}, "storage_invalid_file_size", nil},
 		{"too big", fn, form{code: make([]byte, limit+1)}, "storage_invalid_file_size", nil},
 		{"far too big", fn, form{code: make([]byte, limit+7<<20)}, "storage_invalid_file_size", nil},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			s.upload(t, c.function, c.form).fails(c.typ, c.message...)
-		})
+		t.Run(c.name, func(t *testing.T) { s.upload(t, c.function, c.form).fails(c.typ, c.message...) })
+	}
+	// Of what was refused, nothing is left.
+	if total := s.get(t, "/functions/"+fn+"/deployments").int("total"); total != 0 {
+		t.Errorf("there are %d deployments", total)
 	}
 	s.upload(t, fn, form{code: make([]byte, limit)}).ok(http.StatusAccepted)
 	s.post(t, "/functions/"+fn+"/deployments", map[string]any{"activate": true}).ok(400).fails("storage_file_empty")
@@ -178,6 +181,37 @@ func TestChunks(t *testing.T) {
 			}
 		}
 		download(t, fn, "my-upload")
+	})
+	t.Run("first parts at once, with an id of the client's", func(t *testing.T) {
+		t.Parallel()
+		fn := s.create(t, "echo")
+		var wg sync.WaitGroup
+		for i := range 2 * (parts - 1) {
+			wg.Go(func() { send(t, fn, "chosen", i%(parts-1), i%2 == 0) })
+		}
+		wg.Wait()
+		for range 2 {
+			wg.Go(func() { send(t, fn, "chosen", parts-1, false) })
+		}
+		wg.Wait()
+		download(t, fn, "chosen")
+	})
+	t.Run("after a restart, and again when all is there", func(t *testing.T) {
+		t.Parallel()
+		fn := s.create(t, "echo")
+		id := send(t, fn, "", 0, false).id()
+		restarted := newServer(t, func(u *setup) { u.idle, u.cfg.Store, u.cfg.Blobs = true, s.store, s.eng.Config().Blobs })
+		for i := 1; i < parts; i++ {
+			chunk, rng := part(code, i, size)
+			restarted.upload(t, fn, form{code: chunk, rng: rng, id: id}).ok(http.StatusAccepted)
+		}
+		download(t, fn, id)
+		_, rng := part(code, 1, size)
+		a := s.upload(t, fn, form{code: make([]byte, size), rng: rng, id: id}).ok(http.StatusAccepted)
+		if a.text("status") != "ready" {
+			t.Errorf("got %s", a.raw)
+		}
+		download(t, fn, id)
 	})
 	t.Run("wrong parts", func(t *testing.T) {
 		t.Parallel()
