@@ -253,7 +253,7 @@ func validate(t *testing.T, req *http.Request, a answer) string {
 		Status:                 a.status, Header: a.header, Body: io.NopCloser(bytes.NewReader(a.raw)), Options: options,
 	}
 	if err := openapi3filter.ValidateResponse(context.Background(), in); err != nil {
-		t.Errorf("%s %s: the answer is not as described: %v\n%s", req.Method, req.URL.Path, err, a.raw)
+		t.Errorf("%s %s: the answer is not as described: %v\n%.4000s", req.Method, req.URL.Path, err, a.raw)
 	}
 	return op
 }

@@ -8,6 +8,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/fnkit/fnkit/engine"
 )
 
 // query is one query as an escaped JSON text.
@@ -221,6 +224,87 @@ func TestEveryListTakesQueries(t *testing.T) {
 	execution := s.get(t, "/functions/"+fn+"/executions").ids("executions")[0]
 	s.get(t, "/functions?queries[]="+query("orderAsc", "scheduleNext")+"&queries[]="+query("cursorAfter", "", fn)).ok(400).fails("database_query_order_null")
 	s.get(t, "/functions/"+fn+"/executions?queries[]="+query("orderAsc", "scheduledAt")+"&queries[]="+query("cursorAfter", "", execution)).ok(400).fails("database_query_order_null")
+}
+
+// A cursor may name a record of another function, none of another project, and
+// none that the caller may not read.
+func TestCursors(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	one, two := s.deployed(t, "echo"), s.deployed(t, "echo")
+	first := s.user(alice).execute(t, one).ok(201).id()
+	second := s.user(bob).execute(t, two).ok(201).id()
+	third := s.user(alice).execute(t, two).ok(201).id()
+	after := func(c client, list, id string) answer {
+		return c.get(t, "/functions"+list+"?queries[]="+query("cursorAfter", "", id))
+	}
+	executions := "/" + two + "/executions"
+	if a := after(s.client, executions, first).ok(200); !slices.Equal(a.ids("executions"), []string{second, third}) || a.int("total") != 2 {
+		t.Errorf("got %s", a.raw)
+	}
+	if a := after(s.user(alice), executions, first).ok(200); !slices.Equal(a.ids("executions"), []string{third}) || a.int("total") != 1 {
+		t.Errorf("got %s", a.raw)
+	}
+	after(s.user(alice), executions, second).ok(400).fails("general_cursor_not_found", "Execution '"+second+"' for the 'cursor' value not found.")
+	deployment := s.get(t, "/functions/"+one).text("deployment")
+	if a := after(s.client, "/"+two+"/deployments", deployment).ok(200); a.int("total") != 1 || len(a.ids("deployments")) != 1 {
+		t.Errorf("got %s", a.raw)
+	}
+	other := s.with("X-Appwrite-Project", "elsewhere", "X-Appwrite-Key", otherKey)
+	other.post(t, "/functions", map[string]any{"functionId": two, "name": "n", "runtime": runtimeID}).ok(201)
+	after(other, executions, second).ok(400).fails("general_cursor_not_found")
+	after(other, "/"+two+"/deployments", deployment).ok(400).fails("general_cursor_not_found")
+	after(other, "", one).ok(400).fails("general_cursor_not_found")
+}
+
+// A total counts up to 5000, and a page has so many rows at most.
+func TestTotalsEnd(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, func(u *setup) { u.idle = true })
+	fn := s.create(t, "echo")
+	var rows []engine.Execution
+	for i := range 5001 {
+		at := time.Unix(int64(1_700_000_000+i), 0)
+		rows = append(rows, engine.Execution{Project: project, ID: fmt.Sprintf("e%05d", i), FunctionID: fn, CreatedAt: at, UpdatedAt: at, UserID: "alice", Trigger: "http", Status: "completed"})
+	}
+	if err := s.store.AppendExecutions(t.Context(), rows); err != nil {
+		t.Fatal(err)
+	}
+	list := "/functions/" + fn + "/executions?queries[]="
+	for _, c := range []client{s.client, s.user(alice)} {
+		if a := c.get(t, list+query("limit", "", 2)+"&queries[]="+query("offset", "", 4999)).ok(200); a.int("total") != 5000 || !slices.Equal(a.ids("executions"), []string{"e04999", "e05000"}) {
+			t.Errorf("got %s", a.raw)
+		}
+	}
+	if a := s.get(t, list+query("limit", "", 5001)).ok(200); a.int("total") != 5000 || len(a.ids("executions")) != 5000 {
+		t.Errorf("total %d, %d rows", a.int("total"), len(a.ids("executions")))
+	}
+	if a := s.get(t, list+query("greaterThan", "$id", "e04000")).ok(200); a.int("total") != 1000 || len(a.ids("executions")) != 25 {
+		t.Errorf("total %d, %d rows", a.int("total"), len(a.ids("executions")))
+	}
+}
+
+// What deployments and executions are searched by.
+func TestSearchOfOtherLists(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	fn := s.deployed(t, "echo", "functionId", "my-func", "entrypoint", "echo")
+	deployment, execution := s.get(t, "/functions/"+fn).text("deployment"), s.execute(t, fn).ok(201).id()
+	for path, searches := range map[string]map[string]int{
+		"/functions":                        {"my-func": 1, "func": 1, "zzz func": 1, "func zzz": 1, `"my func"`: 1, `"func my"`: 0, "un": 0, "(my-func) @ec~ho": 1, "<>": 0, runtimeID: 1, "MY-FUNC": 1, "%": 0, "f_nc": 0},
+		"/functions/" + fn + "/deployments": {deployment: 1, deployment[:5]: 1, deployment[1:]: 0, "echo": 1, "index echo": 1, "my-func": 0},
+		"/functions/" + fn + "/executions":  {execution: 1, execution[:5]: 1, execution[1:]: 0, "my-func": 1, "echo": 0},
+	} {
+		for search, total := range searches {
+			if a := s.get(t, path+"?search="+url.QueryEscape(search)).ok(200); a.int("total") != total {
+				t.Errorf("%s, %q: total %d, want %d", path, search, a.int("total"), total)
+			}
+		}
+	}
+	s.do(t, "PUT", "/functions/"+fn, map[string]any{"name": "Renamed thing"}).ok(200)
+	if a := s.get(t, "/functions?search=thing").ok(200); a.int("total") != 1 {
+		t.Errorf("the new name is not found: %s", a.raw)
+	}
 }
 
 // Clients of before 1.5 write queries another way.
