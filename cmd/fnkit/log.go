@@ -24,7 +24,7 @@ func logLine(at time.Time, r *http.Request, o httpapi.Outcome) string {
 	if e := new(engine.Error); errors.As(o.Err, &e) {
 		failure = "  " + e.Type
 	}
-	return fmt.Sprintf("%s  %d  %-6s %s  %s  project %s%s\n",
+	return fmt.Sprintf("%s  %d  %-7s %s  %s  project %s%s\n",
 		at.Format(time.TimeOnly), o.Status, short(r.Method), short(r.URL.EscapedPath()), o.Duration.Round(10*time.Microsecond), project, failure)
 }
 

@@ -120,10 +120,10 @@ func launch(t testing.TB, path, data string, args ...string) *process {
 // listens waits until the server can be asked; false: it ended before.
 func (p *process) listens(t testing.TB) bool {
 	t.Helper()
-	line, ok := p.out.await(p.done, "fnkit listening on ")
-	if !ok {
+	if _, ok := p.out.await(p.done, "Try:  "); !ok {
 		return false
 	}
+	line, _ := p.out.await(p.done, "fnkit listening on ")
 	p.client = client{url: strings.TrimPrefix(line, "fnkit listening on "), http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8}}}
 	return true
 }
