@@ -2,8 +2,8 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"sync"
@@ -11,22 +11,24 @@ import (
 	"github.com/fnkit/fnkit/internal/archive"
 )
 
-// artefacts is the engine's directory of unpacked code: one directory for each
-// deployment that runs here, made when it is first needed, removed when room
-// is needed and no instance uses it. Deployments never change, so what is
+// artefacts is the engine's cache of unpacked code: one directory for each
+// build that runs here, made when it is first needed, removed when room is
+// needed and no instance uses it. What a build left never changes, so what is
 // there is right.
 type artefacts struct {
-	e    *Engine
-	temp bool // dir is removed at the end
+	e   *Engine
+	dir *directory // since Start
 
 	mu   sync.Mutex
-	dir  string
 	code map[artefactKey]*artefact
 	tick int               // orders uses
 	held map[string]func() // by instance: lets go of its code
 }
 
-type artefactKey struct{ project, deployment string }
+// artefactKey names a build: the id of a deployment may be used again.
+type artefactKey struct{ project, function, build string }
+
+func artefactOf(d Deployment) artefactKey { return artefactKey{d.Project, d.FunctionID, d.BuildID} }
 
 type artefact struct {
 	ready chan struct{} // closed when err is set
@@ -43,52 +45,35 @@ func newArtefacts(e *Engine) *artefacts {
 	return &artefacts{e: e, code: map[artefactKey]*artefact{}, held: map[string]func(){}}
 }
 
-// open makes the directory usable, and empty: what an engine that died left in
-// it is removed.
-func (a *artefacts) open() error {
-	dir := a.e.cfg.Dir
-	if a.temp = dir == ""; a.temp {
-		made, err := os.MkdirTemp("", "fnkit-")
-		if err != nil {
-			return fmt.Errorf("make a directory for code: %w", err)
-		}
-		dir = made
-	}
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return err
-	}
-	a.dir = dir
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("directory for code: %w", err)
-	}
-	for _, sub := range []string{"code", "work"} {
-		if err := errors.Join(os.RemoveAll(filepath.Join(dir, sub)), os.Mkdir(filepath.Join(dir, sub), 0o700)); err != nil {
-			return fmt.Errorf("directory for code: %w", err)
-		}
-	}
-	return nil
+// open opens the engine's directory.
+func (a *artefacts) open() (err error) {
+	a.dir, err = openDirectory(a.e.cfg.Dir)
+	return err
 }
 
-// close removes what the engine put into the directory.
-func (a *artefacts) close() error {
-	if a.temp {
-		return os.RemoveAll(a.dir)
-	}
-	return errors.Join(os.RemoveAll(filepath.Join(a.dir, "code")), os.RemoveAll(filepath.Join(a.dir, "work")))
-}
+// close closes it.
+func (a *artefacts) close() error { return a.dir.close() }
 
-// workDir makes an empty directory for a build; the caller removes it.
-func (a *artefacts) workDir() (string, error) { return os.MkdirTemp(filepath.Join(a.dir, "work"), "") }
+// workDir makes an empty directory; the caller removes it with remove.
+func (a *artefacts) workDir() (string, error) { return os.MkdirTemp(a.dir.in("work"), "") }
+
+// remove removes directories. What cannot be removed goes with the engine's directory.
+func (a *artefacts) remove(dirs ...string) {
+	for _, dir := range dirs {
+		if err := archive.Remove(dir); err != nil {
+			a.e.cfg.Logger.Warn("remove code", "error", err)
+		}
+	}
+}
 
 func (a *artefacts) path(k artefactKey) string {
-	return filepath.Join(a.dir, "code", k.project, k.deployment)
+	return filepath.Join(a.dir.in("code"), k.project, k.build)
 }
 
 // use returns the directory of a deployment's code, and a function that lets
 // go of it. Many callers at once unpack it once.
 func (a *artefacts) use(ctx context.Context, d Deployment) (dir string, release func(), err error) {
-	k := artefactKey{d.Project, d.ID}
+	k := artefactOf(d)
 	a.mu.Lock()
 	c := a.code[k]
 	mine := c == nil
@@ -101,7 +86,7 @@ func (a *artefacts) use(ctx context.Context, d Deployment) (dir string, release 
 	c.used = a.tick
 	a.mu.Unlock()
 	if mine {
-		c.size, c.err = a.unpack(ctx, k, d)
+		c.size, c.err = a.fetch(ctx, k, d.ArtefactBlob)
 		close(c.ready)
 	}
 	release = sync.OnceFunc(func() { a.release(k, c) })
@@ -109,7 +94,7 @@ func (a *artefacts) use(ctx context.Context, d Deployment) (dir string, release 
 	case <-c.ready:
 		err = c.err
 	case <-ctx.Done():
-		err = ctx.Err()
+		err = context.Cause(ctx)
 	}
 	if err != nil {
 		release()
@@ -121,16 +106,40 @@ func (a *artefacts) use(ctx context.Context, d Deployment) (dir string, release 
 // release ends a use. What failed is forgotten, so that the next use tries again.
 func (a *artefacts) release(k artefactKey, c *artefact) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	c.users--
-	if c.users == 0 && c.err != nil && a.code[k] == c {
+	var old []string
+	switch current := a.code[k]; {
+	case c.users > 0:
+	case current == c && c.err != nil:
 		delete(a.code, k)
+	case current == nil: // it was forgotten meanwhile
+		old = a.take(old, k)
 	}
-	a.makeRoom()
+	old = a.makeRoom(old)
+	a.mu.Unlock()
+	a.remove(old...)
 }
 
-// makeRoom removes the code that was used longest ago until what is left fits.
-func (a *artefacts) makeRoom() {
+// forget drops the code of the builds that the function selects, now or when
+// their last instance is gone.
+func (a *artefacts) forget(which func(artefactKey) bool) {
+	a.mu.Lock()
+	var old []string
+	for k, c := range a.code {
+		if !which(k) {
+			continue
+		}
+		delete(a.code, k)
+		if c.users == 0 {
+			old = a.take(old, k)
+		}
+	}
+	a.mu.Unlock()
+	a.remove(old...)
+}
+
+// makeRoom takes away the code that was used longest ago until what is left fits.
+func (a *artefacts) makeRoom(old []string) []string {
 	for {
 		var total int64
 		var oldest artefactKey
@@ -144,56 +153,73 @@ func (a *artefacts) makeRoom() {
 			}
 		}
 		if total <= maxCode || found == nil {
-			return
+			return old
 		}
 		delete(a.code, oldest)
-		if err := os.RemoveAll(a.path(oldest)); err != nil {
-			a.e.cfg.Logger.Warn("remove unpacked code", "error", err)
-		}
+		old = a.take(old, oldest)
 	}
 }
 
-// unpack brings the artefact of a deployment from the blobs.
-func (a *artefacts) unpack(ctx context.Context, k artefactKey, d Deployment) (int64, error) {
-	blob, _, err := a.e.cfg.Blobs.Open(ctx, d.ArtefactBlob)
-	if err != nil {
-		return 0, err
-	}
-	defer blob.Close()
+// take moves code out of the way, quickly since a.mu is held, and adds where it
+// went to what the caller removes.
+func (a *artefacts) take(old []string, k artefactKey) []string {
 	work, err := a.workDir()
-	if err != nil {
-		return 0, err
+	if err == nil {
+		err = os.Rename(a.path(k), filepath.Join(work, "code"))
 	}
-	defer os.RemoveAll(work)
-	stats, err := archive.Unpack(ctx, blob, work, a.e.artefactLimits())
-	if err != nil {
-		return 0, err
+	if err != nil && !os.IsNotExist(err) {
+		a.e.cfg.Logger.Warn("remove code", "error", err)
 	}
-	return stats.Bytes, a.moveIn(k, work)
+	return append(old, work)
 }
 
-// add takes the directory of a build over as the code of its deployment.
-func (a *artefacts) add(d Deployment, dir string, size int64) error {
-	k := artefactKey{d.Project, d.ID}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.code[k] != nil {
-		return nil
+// fetch brings an artefact from the blobs.
+func (a *artefacts) fetch(ctx context.Context, k artefactKey, blob string) (int64, error) {
+	r, _, err := a.e.cfg.Blobs.Open(ctx, blob)
+	if err != nil {
+		return 0, err
 	}
-	if err := a.moveIn(k, dir); err != nil {
+	defer r.Close()
+	return a.unpack(ctx, k, r)
+}
+
+// add unpacks an artefact that was just made, so that a build is ready only
+// if its artefact can be used, and its first call finds it here.
+func (a *artefacts) add(ctx context.Context, k artefactKey, packed io.Reader) error {
+	size, err := a.unpack(ctx, k, packed)
+	if err != nil {
 		return err
 	}
+	a.mu.Lock()
 	a.tick++
 	c := &artefact{ready: make(chan struct{}), used: a.tick, size: size}
 	close(c.ready)
 	a.code[k] = c
-	a.makeRoom()
+	old := a.makeRoom(nil)
+	a.mu.Unlock()
+	a.remove(old...)
 	return nil
 }
 
-func (a *artefacts) moveIn(k artefactKey, dir string) error {
+func (a *artefacts) unpack(ctx context.Context, k artefactKey, packed io.Reader) (int64, error) {
+	work, err := a.workDir()
+	if err != nil {
+		return 0, err
+	}
+	defer a.remove(work)
+	dir := filepath.Join(work, "code")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return 0, err
+	}
+	stats, err := archive.Unpack(ctx, packed, dir, a.e.artefactLimits())
+	if err != nil {
+		return 0, err
+	}
 	to := a.path(k)
-	return errors.Join(os.MkdirAll(filepath.Dir(to), 0o700), os.RemoveAll(to), os.Rename(dir, to))
+	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+		return 0, err
+	}
+	return stats.Bytes, os.Rename(dir, to)
 }
 
 // hold keeps code in use for as long as an instance lives.

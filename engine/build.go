@@ -38,10 +38,28 @@ func (e *Engine) runBuild(ctx context.Context, c store.Claimed[Deployment]) {
 		return
 	}
 	log := newBuildLog(e, d)
-	err := e.build(ctx, c.Lease, &d, log)
+	err := e.buildInTime(ctx, c.Lease, &d, log)
 	d.BuildLogs = log.finish()
 	e.finishBuild(ctx, c.Lease, d, err)
 }
+
+// buildInTime ends a build that takes too long, whatever it is at.
+func (e *Engine) buildInTime(ctx context.Context, l store.Lease, d *Deployment, log io.Writer) error {
+	ctx, cancel := e.within(ctx, e.cfg.Limits.BuildTimeout, errBuildTimeout)
+	defer cancel()
+	if l.Attempt > maxBuildClaims {
+		return buildFailure(fmt.Sprintf("The build was begun %d times, and each time the server ended before it did.", maxBuildClaims))
+	}
+	err := e.build(ctx, l, d, log)
+	if err != nil && context.Cause(ctx) == errBuildTimeout {
+		return buildFailure(fmt.Sprintf("The build took longer than %s.", e.cfg.Limits.BuildTimeout))
+	}
+	return err
+}
+
+// maxBuildClaims is how often a build is begun at most. One that takes the
+// engine down with it must not do so for ever.
+const maxBuildClaims = 10
 
 // progress writes a build's new status under its lease; false: the lease is lost
 // or the store does not answer, and the work must end.
@@ -56,9 +74,10 @@ func (e *Engine) progress(ctx context.Context, l store.Lease, d *Deployment, s D
 
 // build does the work. What is the code's fault is a buildFailure.
 func (e *Engine) build(ctx context.Context, l store.Lease, d *Deployment, log io.Writer) error {
-	ctx, cancel := e.within(ctx, e.cfg.Limits.BuildTimeout, errBuildTimeout)
-	defer cancel()
 	fn, err := e.store.GetFunction(ctx, d.Project, d.FunctionID)
+	if errors.Is(err, store.ErrNotFound) {
+		return buildFailure("The function was deleted.")
+	}
 	if err != nil {
 		return fmt.Errorf("function: %w", err)
 	}
@@ -70,7 +89,7 @@ func (e *Engine) build(ctx context.Context, l store.Lease, d *Deployment, log io
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(work)
+	defer e.artefacts.remove(work)
 	code := filepath.Join(work, "code")
 	if err := e.unpackSource(ctx, *d, code); err != nil {
 		return err
@@ -111,6 +130,10 @@ func (e *Engine) unpackSource(ctx context.Context, d Deployment, dir string) err
 
 // runCommands runs the build in the sandbox.
 func (e *Engine) runCommands(ctx context.Context, k *known, dir string, log io.Writer) error {
+	var err error
+	if k.shared, err = e.projectVariables(ctx, k.fn.Project); err != nil {
+		return err
+	}
 	env, err := e.environment(ctx, k)
 	if err != nil {
 		return err
@@ -125,8 +148,6 @@ func (e *Engine) runCommands(ctx context.Context, k *known, dir string, log io.W
 		Env: env, CPUs: k.spec.CPUs, Memory: int64(memory) << 20,
 	}, log)
 	switch {
-	case context.Cause(ctx) == errBuildTimeout:
-		return buildFailure(fmt.Sprintf("The build took longer than %s.", e.cfg.Limits.BuildTimeout))
 	case err != nil:
 		return fmt.Errorf("sandbox: %w", err)
 	case res.Failure != "":
@@ -135,8 +156,9 @@ func (e *Engine) runCommands(ctx context.Context, k *known, dir string, log io.W
 	return nil
 }
 
-// packArtefact stores what the build left, and keeps it unpacked here, where
-// the first call will need it.
+// packArtefact stores what the build left, and unpacks it here, where the first
+// call will need it. The blob is of this attempt alone: a worker that lost its
+// lease cannot change what another one made.
 func (e *Engine) packArtefact(ctx context.Context, d *Deployment, dir, work string) error {
 	packed, err := os.Create(filepath.Join(work, "artefact.tar.gz"))
 	if err != nil {
@@ -144,13 +166,14 @@ func (e *Engine) packArtefact(ctx context.Context, d *Deployment, dir, work stri
 	}
 	defer packed.Close()
 	limit := e.cfg.Limits.ArtefactSize
-	stats, err := archive.Pack(ctx, dir, packed, e.artefactLimits())
+	_, err = archive.Pack(ctx, dir, packed, e.artefactLimits())
 	if archive.IsInvalid(err) {
 		return buildFailure("The build's result cannot be used: " + err.Error())
 	}
 	if err != nil {
 		return fmt.Errorf("pack artefact: %w", err)
 	}
+	e.artefacts.remove(dir)
 	size, err := packed.Seek(0, io.SeekCurrent)
 	if err != nil {
 		return err
@@ -158,14 +181,34 @@ func (e *Engine) packArtefact(ctx context.Context, d *Deployment, dir, work stri
 	if size > limit {
 		return buildFailure(fmt.Sprintf("Build size should be less than %.2f MBs.", float64(limit)/1_000_000))
 	}
-	if _, err := packed.Seek(0, io.SeekStart); err != nil {
-		return err
+	d.ArtefactBlob, d.BuildSize = artefactBlob(*d), size
+	for _, keep := range []func() error{
+		func() error { _, err := e.cfg.Blobs.Put(ctx, d.ArtefactBlob, packed); return err },
+		func() error { return e.artefacts.add(ctx, artefactOf(*d), packed) },
+	} {
+		if _, err := packed.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
+		err := keep()
+		if archive.IsInvalid(err) {
+			return buildFailure("The build's result cannot be used: " + err.Error())
+		}
+		if err != nil {
+			return fmt.Errorf("store artefact: %w", err)
+		}
 	}
-	d.ArtefactBlob, d.BuildSize = blobKey(artefactBlobs, d.Project, d.ID), size
-	if _, err := e.cfg.Blobs.Put(ctx, d.ArtefactBlob, packed); err != nil {
-		return fmt.Errorf("store artefact: %w", err)
+	return nil
+}
+
+// dropArtefact removes what a build has stored that did not become ready.
+func (e *Engine) dropArtefact(ctx context.Context, d *Deployment) {
+	if d.ArtefactBlob == "" {
+		return
 	}
-	return e.artefacts.add(*d, dir, stats.Bytes)
+	e.deleteBlobs(ctx, []string{d.ArtefactBlob})
+	k := artefactOf(*d)
+	e.artefacts.forget(func(other artefactKey) bool { return other == k })
+	d.ArtefactBlob, d.BuildSize = "", 0
 }
 
 // finishBuild writes how a build ended. A build that was cut off because the
@@ -175,33 +218,45 @@ func (e *Engine) finishBuild(ctx context.Context, l store.Lease, d Deployment, e
 	now := e.now()
 	var failure buildFailure
 	d.UpdatedAt, d.BuildEnded, d.ReadyAt = now, now, time.Time{}
+	lost := errors.Is(err, errLeaseLost) || context.Cause(ctx) == errLeaseLost
 	switch {
-	case errors.Is(err, errLeaseLost) || context.Cause(ctx) == errLeaseLost:
+	case lost:
+		e.dropArtefact(ctx, &d)
 		return
 	case err != nil && ctx.Err() != nil:
 		d.Status, d.ReadyAt, d.BuildEnded = store.DeploymentWaiting, now, time.Time{}
 	case errors.As(err, &failure):
 		d.Status, d.BuildLogs = store.DeploymentFailed, joinLines(d.BuildLogs, string(failure))
-	case err != nil && l.Attempt < maxBuildAttempts:
+	case err != nil && e.builds.failed(l) < maxBuildTries:
 		e.cfg.Logger.Error("build", "deployment", d.ID, "error", err)
-		d.Status, d.ReadyAt, d.BuildEnded = store.DeploymentWaiting, now.Add(time.Duration(l.Attempt)*time.Second), time.Time{}
+		d.Status, d.ReadyAt, d.BuildEnded = store.DeploymentWaiting, now.Add(retryDelay), time.Time{}
 	case err != nil:
 		d.Status = store.DeploymentFailed
 		d.BuildLogs = joinLines(d.BuildLogs, "The build failed with an internal error ("+e.logged("build", err)+").")
 	default:
 		d.Status = store.DeploymentReady
 	}
-	ctx = context.WithoutCancel(ctx)
-	activated, err := e.settleBuild(ctx, l, d)
 	if err != nil {
-		if !errors.Is(err, errLeaseLost) {
-			e.cfg.Logger.Error("write build result", "deployment", d.ID, "error", err)
-		}
+		e.dropArtefact(ctx, &d)
+	}
+	var activated bool
+	err = e.persist(ctx, func(ctx context.Context) (err error) {
+		activated, err = e.settleBuild(ctx, l, d)
+		return err
+	})
+	if errors.Is(err, errLeaseLost) {
+		e.dropArtefact(ctx, &d)
 		return
 	}
+	if err != nil { // it may be written or not: the artefact stays until it is known, see sweep
+		e.cfg.Logger.Error("write build result", "deployment", d.ID, "error", err)
+		return
+	}
+	ctx = context.WithoutCancel(ctx)
 	if !d.Status.Final() {
 		return
 	}
+	e.builds.forget(l)
 	if err := e.store.DeleteLogs(ctx, buildLog(d)); err != nil {
 		e.cfg.Logger.Error("clear build log", "deployment", d.ID, "error", err)
 	}
@@ -213,9 +268,12 @@ func (e *Engine) finishBuild(ctx context.Context, l store.Lease, d Deployment, e
 	e.Project(d.Project).emit(ctx, System, "functions."+d.FunctionID+".deployments."+d.ID+".update", d)
 }
 
-// maxBuildAttempts is how often a build is tried that fails through no fault
-// of the code.
-const maxBuildAttempts = 3
+// maxBuildTries is how often a build is tried that fails through no fault of
+// the code, retryDelay how long after.
+const (
+	maxBuildTries = 3
+	retryDelay    = time.Second
+)
 
 // settleBuild writes the result and, in the same transaction, makes the
 // deployment the active one if it asked for that and no newer one is active:

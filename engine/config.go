@@ -23,15 +23,16 @@ import (
 type Config struct {
 	Store   store.Store    // records
 	Blobs   store.Blobs    // source archives and artefacts
-	Sandbox sandbox.Driver // runs the code
+	Sandbox sandbox.Driver // runs the code; of one engine alone: Start stops the instances it finds
 	Keys    Keys           // seal variables and payloads, sign the keys of executions; see Key
 	Bus     events.Bus     // carries events to subscribers. Default: events.NewMemory()
 
 	// MinIsolation is the least isolation of the sandbox that Start accepts,
 	// by name: "full", "userns", "restricted" or "none". Default: "restricted".
 	MinIsolation string
-	// Dir is a directory of the engine's own for unpacked code. Default: a
-	// temporary one, made by Start and removed by Stop. Engines may share a parent but never a Dir.
+	// Dir is a directory of the engine's own for unpacked code: Start empties it,
+	// and fails while another engine that lives has it. Default: a temporary one,
+	// removed by Stop, or by a later Start if the process died.
 	Dir string
 
 	Clock  clock.Clock          // Default: the machine's
@@ -51,6 +52,7 @@ type Limits struct {
 	UnpackedSize  int64         // bytes of an unpacked archive. Default: 1 GiB
 	UnpackedFiles int           // entries of an archive. Default: 200 000
 	ArtefactSize  int64         // bytes of a packed artefact. Default: 2 000 000 000
+	UploadPause   time.Duration // an upload in parts that stands still for so long is given up, within a day. Default: 24 h
 	Timeout       int           // seconds a function may ask for. Default: 900
 	BuildTimeout  time.Duration // Default: 900 s
 	SyncTimeout   time.Duration // how long a synchronous caller waits. Default: 30 s
@@ -95,7 +97,8 @@ type Hooks struct {
 	// Locate says where an IP address is. Default: unknown.
 	Locate func(ip string) Location
 	// ProjectVariables returns the variables all functions of a project share;
-	// a function's own win. Default: none.
+	// a function's own win. It is asked again before a call once what is known
+	// is older than Work.MaxStaleness. Default: none.
 	ProjectVariables func(ctx context.Context, project string) (map[string]string, error)
 	// Payload encodes a Function, Deployment or Execution for an event, as the
 	// host's API shows it; httpapi.EncodeRecord does. Default: an empty object.
@@ -170,6 +173,7 @@ func (l Limits) withDefaults() Limits {
 	l.UnpackedSize = cmp.Or(l.UnpackedSize, 1<<30)
 	l.UnpackedFiles = cmp.Or(l.UnpackedFiles, 200_000)
 	l.ArtefactSize = cmp.Or(l.ArtefactSize, 2_000_000_000)
+	l.UploadPause = cmp.Or(l.UploadPause, 24*time.Hour)
 	l.Timeout = cmp.Or(l.Timeout, 900)
 	l.BuildTimeout = cmp.Or(l.BuildTimeout, 900*time.Second)
 	l.SyncTimeout = cmp.Or(l.SyncTimeout, 30*time.Second)
@@ -201,7 +205,7 @@ func (c Config) validate() error {
 	l := c.Limits
 	for name, v := range map[string]int64{
 		"Limits.SourceSize": l.SourceSize, "Limits.UnpackedSize": l.UnpackedSize, "Limits.UnpackedFiles": int64(l.UnpackedFiles),
-		"Limits.ArtefactSize": l.ArtefactSize, "Limits.Timeout": int64(l.Timeout), "Limits.BuildTimeout": int64(l.BuildTimeout),
+		"Limits.ArtefactSize": l.ArtefactSize, "Limits.UploadPause": int64(l.UploadPause), "Limits.Timeout": int64(l.Timeout), "Limits.BuildTimeout": int64(l.BuildTimeout),
 		"Limits.SyncTimeout": int64(l.SyncTimeout), "Limits.StartTimeout": int64(l.StartTimeout), "Limits.RequestBody": int64(l.RequestBody),
 		"Limits.ResponseBody": int64(l.ResponseBody), "Limits.LogSize": int64(l.LogSize), "Limits.Variables": int64(l.Variables),
 		"Instances.Max": int64(c.Instances.Max), "Instances.PerProject": int64(c.Instances.PerProject), "Instances.PerDeployment": int64(c.Instances.PerDeployment), "Instances.Concurrency": int64(c.Instances.Concurrency),

@@ -84,6 +84,7 @@ func (p *Project) DeleteDeployment(ctx context.Context, by Actor, function, id s
 		return err
 	}
 	var d Deployment
+	var active bool
 	err := p.e.store.InTx(ctx, func(ctx context.Context, tx store.Tx) (err error) {
 		if d, err = deploymentOf(ctx, tx, p.id, function, id); err != nil {
 			return err
@@ -92,7 +93,7 @@ func (p *Project) DeleteDeployment(ctx context.Context, by Actor, function, id s
 			return err
 		}
 		fn, err := tx.GetFunction(ctx, p.id, function)
-		if err != nil || fn.Deployment != id {
+		if active = fn.Deployment == id; err != nil || !active {
 			return err
 		}
 		_, err = tx.UpdateFunction(ctx, p.id, function, func(f *Function) error {
@@ -104,9 +105,12 @@ func (p *Project) DeleteDeployment(ctx context.Context, by Actor, function, id s
 	if err != nil {
 		return fail(err, TypeDeployment)
 	}
-	p.e.forget(p.id, function)
+	if active {
+		p.e.forget(p.id, function)
+	}
 	p.e.builds.cancelIf(func(b Deployment) bool { return b.Project == p.id && b.ID == id })
-	p.e.deleteBlobs(ctx, []string{d.SourceBlob, d.ArtefactBlob})
+	p.e.deleteBlobs(ctx, []string{d.SourceBlob})
+	p.e.dropArtefact(ctx, &d)
 	p.e.deleteUploads(ctx, d)
 	p.emit(ctx, by, "functions."+function+".deployments."+id+".delete", nil)
 	return nil
@@ -136,6 +140,7 @@ func (p *Project) Rebuild(ctx context.Context, by Actor, function, id string) (D
 	}
 	defer source.Close()
 	d := p.newDeployment(fn, DeployParams{Activate: old.Activate, Type: old.Type})
+	d.Entrypoint = cmp.Or(d.Entrypoint, old.Entrypoint) // the function may have none
 	if d.Size, err = p.e.cfg.Blobs.Put(ctx, d.SourceBlob, source); err != nil {
 		return Deployment{}, fail(err, "")
 	}

@@ -36,9 +36,8 @@ type Engine struct {
 	artefacts *artefacts
 	life      lifecycle
 
-	probe   sync.Once // fills caps
-	caps    sandbox.Capabilities
-	capsErr error
+	probe sync.Mutex
+	caps  *sandbox.Capabilities // since they were asked for
 }
 
 // New returns an engine, or every fault of its configuration. It does no I/O,
@@ -69,10 +68,18 @@ func New(c Config) (*Engine, error) {
 // Config returns the configuration with all defaults set.
 func (e *Engine) Config() Config { return e.cfg }
 
-// Capabilities describe the sandbox on this machine.
+// Capabilities describe the sandbox on this machine. They do not change.
 func (e *Engine) Capabilities(ctx context.Context) (sandbox.Capabilities, error) {
-	e.probe.Do(func() { e.caps, e.capsErr = e.cfg.Sandbox.Capabilities(context.WithoutCancel(ctx)) })
-	return e.caps, e.capsErr
+	e.probe.Lock()
+	defer e.probe.Unlock()
+	if e.caps == nil {
+		caps, err := e.cfg.Sandbox.Capabilities(context.WithoutCancel(ctx))
+		if err != nil {
+			return caps, err
+		}
+		e.caps = &caps
+	}
+	return *e.caps, nil
 }
 
 // Subscribe returns a channel of the events that match p from now on; it is
@@ -105,6 +112,7 @@ func (e *Engine) DeleteProject(ctx context.Context, by Actor, id string) error {
 	e.forgetProject(id)
 	e.builds.cancelIf(func(d Deployment) bool { return d.Project == id })
 	e.runs.cancelIf(func(x Execution) bool { return x.Project == id })
+	e.artefacts.forget(func(k artefactKey) bool { return k.project == id })
 	for _, kind := range []string{sourceBlobs, uploadBlobs, artefactBlobs} {
 		if err := e.deleteBlobsUnder(ctx, kind+"/"+id+"/"); err != nil {
 			return fail(err, "")

@@ -11,13 +11,9 @@ import (
 // environment is the whole environment of a function's code: the project's
 // variables, the function's, and what the engine says, each over the one before.
 func (e *Engine) environment(ctx context.Context, k *known) (map[string]string, error) {
-	env := map[string]string{}
-	if hook := e.cfg.Hooks.ProjectVariables; hook != nil {
-		shared, err := hook(ctx, k.fn.Project)
-		if err != nil {
-			return nil, fmt.Errorf("project variables: %w", err)
-		}
-		maps.Copy(env, shared)
+	env := maps.Clone(k.shared)
+	if env == nil {
+		env = map[string]string{}
 	}
 	own, err := e.store.ListVariables(ctx, k.fn.Project, []string{k.fn.ID}, e.cfg.Limits.Variables)
 	if err != nil {
@@ -32,6 +28,19 @@ func (e *Engine) environment(ctx context.Context, k *known) (map[string]string, 
 	}
 	maps.Copy(env, e.reserved(k))
 	return env, nil
+}
+
+// projectVariables are those the host has all functions of a project share.
+func (e *Engine) projectVariables(ctx context.Context, project string) (map[string]string, error) {
+	hook := e.cfg.Hooks.ProjectVariables
+	if hook == nil {
+		return nil, nil
+	}
+	shared, err := hook(ctx, project)
+	if err != nil {
+		return nil, fmt.Errorf("project variables: %w", err)
+	}
+	return maps.Clone(shared), nil
 }
 
 // reserved are the variables that tell a function about itself.

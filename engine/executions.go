@@ -76,10 +76,9 @@ func (p *Project) Stream(ctx context.Context, by Actor, function string, r Strea
 		return Execution{}, err
 	}
 	p.e.record(&x, c, res)
-	if err := p.e.appends.Add(ctx, x); err != nil {
+	if err := p.keep(ctx, by, k, x); err != nil {
 		p.e.logged("store execution", err)
 	}
-	p.executed(ctx, by, x)
 	switch {
 	case !out.passed && res.limited:
 		return x, Errorf(TypeSyncTimeout, "")
@@ -201,20 +200,15 @@ func (e *Engine) checkExecute(a ExecuteParams) error {
 
 // executable returns a function that by may execute now.
 func (p *Project) executable(ctx context.Context, by Actor, function string) (*known, error) {
-	k, err := p.e.resolve(ctx, p.id, function)
+	k, err := p.e.current(ctx, p.id, function)
 	if err != nil {
 		return nil, err
 	}
 	if !k.fn.Enabled && !by.Trusted() {
 		return nil, Errorf(TypeFunction, "")
 	}
-	if k.runnable() != nil { // before saying no, look whether another engine changed that just now
-		if k, err = p.e.load(ctx, functionKey{p.id, function}); err != nil {
-			return nil, err
-		}
-		if err := k.runnable(); err != nil {
-			return nil, err
-		}
+	if err := k.runnable(); err != nil {
+		return nil, err
 	}
 	return k, by.mayExecute(k.fn.Execute)
 }
@@ -315,10 +309,9 @@ func (p *Project) runNow(ctx context.Context, by Actor, k *known, x Execution, a
 		return ExecuteResult{}, err
 	}
 	p.e.record(&x, c, res)
-	if err := p.e.appends.Add(ctx, x); err != nil {
+	if err := p.keep(ctx, by, k, x); err != nil {
 		return ExecuteResult{}, fail(err, "")
 	}
-	p.executed(ctx, by, x)
 	if res.limited {
 		return ExecuteResult{}, Errorf(TypeSyncTimeout, "")
 	}
@@ -326,25 +319,33 @@ func (p *Project) runNow(ctx context.Context, by Actor, k *known, x Execution, a
 }
 
 // invokeFor makes a call on the engine's time, so that a caller who goes away
-// does not end it; but who goes away before it began is not waited for.
+// does not end it; but who goes away before it began is not served. That the
+// function's process could not be started is an outcome, for the record.
 func (e *Engine) invokeFor(ctx, run context.Context, c call) (outcome, error) {
-	if err := ctx.Err(); err != nil {
-		return outcome{}, err
+	waiting, cancel := context.WithCancelCause(run)
+	defer cancel(nil)
+	defer context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })()
+	out, err := e.invoke(run, waiting, c)
+	var known *Error
+	if err == nil || waiting.Err() != nil || errors.As(err, &known) {
+		return out, err
 	}
-	return e.invoke(run, c)
+	c.out.fail("The function could not be started (" + e.logged("start function", err) + ").")
+	return outcome{failed: true}, nil
 }
 
 // prepare returns the call of an execution, with the headers that the engine
 // sets.
 func (e *Engine) prepare(ctx context.Context, k *known, x *Execution, by Actor, ip string, out *answer) (call, error) {
-	timeout := time.Duration(k.fn.Timeout) * time.Second
+	// Tokens must outlive the call, which may have to wait for an instance first.
+	life := e.cfg.Instances.Wait + time.Duration(k.fn.Timeout)*time.Second + e.cfg.Work.Grace
 	in := injected{trigger: string(x.Trigger), event: x.Event, userID: x.UserID, id: x.ID, ip: ip}
 	var err error
-	if in.key, err = e.secrets.mint(k.fn, timeout); err != nil {
+	if in.key, err = e.secrets.mint(k.fn, life); err != nil {
 		return call{}, err
 	}
 	if hook := e.cfg.Hooks.UserToken; hook != nil && by.Kind == ActorUser && x.Trigger != store.TriggerEvent {
-		if in.userJWT, err = hook(ctx, x.Project, by, timeout); err != nil {
+		if in.userJWT, err = hook(ctx, x.Project, by, life); err != nil {
 			return call{}, err
 		}
 	}
@@ -375,9 +376,18 @@ func (e *Engine) record(x *Execution, c call, res outcome) {
 	e.observe.executed(*x)
 }
 
-// executed tells the world about a synchronous execution.
-func (p *Project) executed(ctx context.Context, by Actor, x Execution) {
+// keep stores a synchronous execution, also if its caller went away, and tells
+// the world. Of a function that was deleted meanwhile nothing is kept.
+func (p *Project) keep(ctx context.Context, by Actor, k *known, x Execution) error {
+	ctx = context.WithoutCancel(ctx)
+	if p.e.deletedSince(ctx, k, x.CreatedAt) {
+		return nil
+	}
+	if err := p.e.appends.Add(ctx, x); err != nil {
+		return err
+	}
 	p.emit(ctx, by, "functions."+x.FunctionID+".executions."+x.ID+".create", masked(x, by))
+	return nil
 }
 
 // newAppends groups the insertion of executions.

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -30,16 +32,19 @@ func (p *Project) CreateFunction(ctx context.Context, by Actor, f FunctionParams
 	if err := f.checkSources(); err != nil {
 		return Function{}, err
 	}
-	if err := p.checkQuota(ctx, limits.Functions); err != nil {
-		return Function{}, err
-	}
 	now := p.e.now()
 	if f.ID == UniqueID {
 		f.ID = ids.New(now)
 	}
-	fn := Function{Project: p.id, ID: f.ID, CreatedAt: now, UpdatedAt: now, Live: true, Revision: 1}
+	fn := Function{Project: p.id, ID: f.ID, CreatedAt: now, UpdatedAt: now, Live: true, Revision: firstRevision()}
 	p.e.apply(&fn, f, now)
-	fn.Seq, err = p.e.store.CreateFunction(ctx, fn)
+	err = p.e.store.InTx(ctx, func(ctx context.Context, tx store.Tx) (err error) {
+		if err := p.checkQuota(ctx, tx, limits.Functions); err != nil {
+			return err
+		}
+		fn.Seq, err = tx.CreateFunction(ctx, fn)
+		return err
+	})
 	if errors.Is(err, store.ErrExists) {
 		return Function{}, Errorf(TypeFunctionExists, "")
 	}
@@ -119,6 +124,10 @@ func (p *Project) DeleteFunction(ctx context.Context, by Actor, id string) error
 	p.e.builds.cancelIf(func(d Deployment) bool { return d.Project == p.id && d.FunctionID == id })
 	p.e.runs.cancelIf(func(x Execution) bool { return x.Project == p.id && x.FunctionID == id })
 	p.e.deleteBlobs(ctx, blobs)
+	if err := p.e.deleteBlobsUnder(ctx, uploadsOf(p.id, id)); err != nil {
+		p.e.cfg.Logger.Warn("delete parts of uploads", "function", id, "error", err)
+	}
+	p.e.artefacts.forget(func(k artefactKey) bool { return k.project == p.id && k.function == id })
 	p.emit(ctx, by, "functions."+id+".delete", nil)
 	return nil
 }
@@ -128,8 +137,12 @@ func (p *Project) Runtimes(ctx context.Context, by Actor) ([]Runtime, error) {
 	if _, err := p.enter(ctx, by, ScopeFunctionsRead); err != nil {
 		return nil, err
 	}
+	caps, err := p.e.Capabilities(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("sandbox: %w", err)
+	}
 	var out []Runtime
-	for _, r := range p.e.caps.Runtimes {
+	for _, r := range caps.Runtimes {
 		if p.e.runtimeAllowed(r.ID) == nil {
 			out = append(out, r)
 		}
@@ -204,12 +217,16 @@ func (f FunctionParams) checkSources() error {
 	return nil
 }
 
+// firstRevision is where a function's revisions start: a function that is made
+// again must not have those that other engines remember of the old one.
+func firstRevision() int64 { return 1 + rand.Int64N(1<<52) }
+
 // checkQuota refuses another function when the project has max of them.
-func (p *Project) checkQuota(ctx context.Context, max int) error {
+func (p *Project) checkQuota(ctx context.Context, tx store.Tx, max int) error {
 	if max == 0 {
 		return nil
 	}
-	n, err := p.e.store.CountFunctions(ctx, p.id, Query{}, max)
+	n, err := tx.CountFunctions(ctx, p.id, Query{}, max)
 	if err == nil && n >= max {
 		return Errorf(TypeRateLimit, "The project has reached its limit of %d functions.", max)
 	}

@@ -23,9 +23,9 @@ func (e *Engine) newPool() *pool.Pool {
 	})
 }
 
-// acquire returns an instance that has a slot for a call of k. It waits up to
-// Config.Instances.Wait. Errors:
-// function_busy, general_service_unavailable, ctx's.
+// acquire returns an instance that has a slot for a call of k. It waits as long
+// as ctx lasts. Errors: function_busy, general_service_unavailable, errLimit,
+// ctx's, and why an instance could not be started.
 func (e *Engine) acquire(ctx context.Context, k *known) (*pool.Instance, error) {
 	limits, err := e.projectLimits(ctx, k.fn.Project)
 	if err != nil {
@@ -42,34 +42,34 @@ func (e *Engine) acquire(ctx context.Context, k *known) (*pool.Instance, error) 
 		Capacity:   max(1, min(in.Concurrency, k.rt.Concurrency)),
 		Start:      func(ctx context.Context) (string, error) { return e.startInstance(ctx, k) },
 	}
-	ctx, cancel := e.within(ctx, in.Wait, errWaited)
-	defer cancel()
 	slot, err := e.pool.Acquire(ctx, target)
 	switch {
 	case err == nil:
 		return slot, nil
 	case errors.Is(err, pool.ErrBusy):
 		return nil, Errorf(TypeBusy, "")
-	case context.Cause(ctx) == errWaited:
-		return nil, Errorf(TypeBusy, "No instance of the function became free or ready within %s. Please try again after some time.", in.Wait)
 	case errors.Is(err, pool.ErrStopped):
 		return nil, errNotRunning()
+	case context.Cause(ctx) == errWaited:
+		return nil, Errorf(TypeBusy, "No instance of the function became free or ready within %s. Please try again after some time.", in.Wait)
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
 	}
-	return nil, err
+	return nil, fail(err, "")
 }
 
 var errWaited = errors.New("engine: waited too long for an instance")
 
 // startInstance makes an instance for k.
 func (e *Engine) startInstance(ctx context.Context, k *known) (string, error) {
-	ctx, cancel := e.within(ctx, e.cfg.Limits.StartTimeout, errStartTimeout)
-	defer cancel()
 	began := e.clock.Now()
 	id := ids.New(began)
-	dir, release, err := e.artefacts.use(ctx, k.dep)
+	dir, release, err := e.code(ctx, k.dep)
 	if err != nil {
 		return "", err
 	}
+	ctx, cancel := e.within(ctx, e.cfg.Limits.StartTimeout, errStartTimeout)
+	defer cancel()
 	_, err = e.cfg.Sandbox.Start(ctx, sandbox.Spec{
 		ID: id, Project: k.fn.Project, Function: k.fn.ID, Deployment: k.dep.ID,
 		Runtime: k.fn.Runtime, Dir: dir, Entrypoint: k.dep.Entrypoint, Env: k.env,
@@ -89,6 +89,14 @@ func (e *Engine) startInstance(ctx context.Context, k *known) (string, error) {
 }
 
 var errStartTimeout = errors.New("the function's process could not be started in time")
+
+// code brings the code of a deployment here. That has a limit of its own: if it
+// counted as part of the start, code that takes longer could never be started.
+func (e *Engine) code(ctx context.Context, d Deployment) (dir string, release func(), err error) {
+	ctx, cancel := e.within(ctx, e.cfg.Limits.BuildTimeout, errStartTimeout)
+	defer cancel()
+	return e.artefacts.use(ctx, d)
+}
 
 // stopInstance ends an instance and lets go of its code.
 func (e *Engine) stopInstance(id string) {

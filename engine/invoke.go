@@ -20,8 +20,8 @@ type call struct {
 	path    string
 	headers []Header
 	body    io.Reader
-	// limit is how long the call may take at most; a function's own timeout
-	// may be shorter.
+	// limit is how long the call may take at most, the wait for an instance
+	// included; a function's own timeout may be shorter.
 	limit time.Duration
 	out   *answer
 }
@@ -50,17 +50,25 @@ const (
 	textStopping    = "The execution was ended because the server stops."
 )
 
-// invoke makes a call: the only road to a sandbox. ctx ends it. An error means
-// that the code did not run; what the code did wrong is in the outcome.
-func (e *Engine) invoke(ctx context.Context, c call) (outcome, error) {
+// invoke makes a call: the only road to a sandbox. ctx ends it, and waiting the
+// wait for an instance. An error means that the code did not run; what the code
+// did wrong is in the outcome.
+func (e *Engine) invoke(ctx, waiting context.Context, c call) (outcome, error) {
+	entered := e.clock.Now()
+	waiting, cancel := e.waitFor(waiting, c)
+	defer cancel()
 	for attempt := 0; ; attempt++ {
-		slot, err := e.acquire(ctx, c.k)
+		slot, err := e.acquire(waiting, c.k)
+		if errors.Is(err, errLimit) {
+			c.out.fail(textTimedOut)
+			return outcome{failed: true, limited: true, duration: e.clock.Now().Sub(entered)}, nil
+		}
 		if err != nil {
 			return outcome{}, err
 		}
 		began := e.clock.Now()
-		res, err := e.invokeOn(ctx, slot.ID, c)
-		e.pool.Release(slot, err == nil && !res.Retire && res.Crash == "")
+		res, err := e.invokeOn(ctx, slot.ID, c, c.limit-began.Sub(entered))
+		e.pool.Release(slot, !res.Retire && res.Crash == "" && !errors.Is(err, sandbox.ErrGone))
 		if errors.Is(err, sandbox.ErrGone) && res.Unsent && attempt < maxUnsent {
 			continue // the instance died while it was idle: nothing has happened yet
 		}
@@ -71,17 +79,26 @@ func (e *Engine) invoke(ctx context.Context, c call) (outcome, error) {
 	}
 }
 
+// waitFor bounds the wait for an instance: by the patience of the engine, or
+// the caller's if that is shorter.
+func (e *Engine) waitFor(ctx context.Context, c call) (context.Context, context.CancelFunc) {
+	if c.limit < e.cfg.Instances.Wait {
+		return e.within(ctx, c.limit, errLimit)
+	}
+	return e.within(ctx, e.cfg.Instances.Wait, errWaited)
+}
+
 // maxUnsent is how many dead instances one call may meet.
 const maxUnsent = 3
 
-// invokeOn makes a call on an instance, within the function's timeout and the
-// call's limit. The runtime itself ends the call at the timeout; if it cannot,
-// its process is killed a grace later.
-func (e *Engine) invokeOn(ctx context.Context, instance string, c call) (sandbox.Result, error) {
+// invokeOn makes a call on an instance, within the function's timeout and what
+// is left of the call's limit. The runtime itself ends the call at the timeout;
+// if it cannot, its process is killed a grace later.
+func (e *Engine) invokeOn(ctx context.Context, instance string, c call, limit time.Duration) (sandbox.Result, error) {
 	timeout := time.Duration(c.k.fn.Timeout) * time.Second
 	hard, why := timeout+e.cfg.Work.Grace, errDeadline
-	if c.limit < hard {
-		hard, why = c.limit, errLimit
+	if limit < hard {
+		hard, why = limit, errLimit
 	}
 	ctx, cancel := e.within(ctx, hard, why)
 	defer cancel()

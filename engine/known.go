@@ -2,7 +2,12 @@ package engine
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
+	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,17 +17,31 @@ import (
 // known is what a call needs of a function: read once, used until its
 // revision changes. It is never changed after it was made.
 type known struct {
-	fn   Function
-	dep  Deployment // the active one; zero if there is none
-	env  map[string]string
-	spec Specification
-	rt   Runtime
-	has  bool // the sandbox can run rt
+	fn     Function
+	dep    Deployment        // the active one; zero if there is none
+	shared map[string]string // the project's variables
+	env    map[string]string // the whole environment
+	spec   Specification
+	rt     Runtime
+	has    bool // the sandbox can run rt
 }
 
 // instanceKey names the instances that may serve calls of this state.
 func (k *known) instanceKey() string {
-	return functionPrefix(k.fn.ID) + k.dep.ID + "@" + itoa(k.fn.Revision)
+	key := functionPrefix(k.fn.ID) + k.dep.ID + "@" + itoa(k.fn.Revision)
+	if len(k.shared) > 0 {
+		key += "+" + digest(k.shared)
+	}
+	return key
+}
+
+// digest is short, and differs for maps that differ.
+func digest(m map[string]string) string {
+	h := sha256.New()
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		fmt.Fprintf(h, "%q=%q\n", name, m[name])
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
 func functionPrefix(id string) string { return id + "/" }
@@ -55,11 +74,14 @@ func (e *Engine) resolve(ctx context.Context, project, id string) (*known, error
 		if now.Sub(have.checked) < e.cfg.Work.MaxStaleness {
 			return have.known, nil
 		}
-		revision, err := e.store.FunctionRevision(ctx, project, id)
+		fresh, err := e.fresh(ctx, have.known)
+		if errors.Is(err, store.ErrNotFound) {
+			e.forget(project, id) // another engine deleted it
+		}
 		if err != nil {
 			return nil, fail(err, TypeFunction)
 		}
-		if revision == have.known.fn.Revision {
+		if fresh {
 			e.remember(key, &entry{have.known, now}, changes)
 			return have.known, nil
 		}
@@ -71,6 +93,45 @@ func (e *Engine) resolve(ctx context.Context, project, id string) (*known, error
 	}
 	e.remember(key, &entry{k, now}, changes)
 	return k, nil
+}
+
+// fresh reports whether what is known of a function is still so. Variables of
+// the project that cannot be had at the moment are taken for unchanged.
+func (e *Engine) fresh(ctx context.Context, k *known) (bool, error) {
+	revision, err := e.store.FunctionRevision(ctx, k.fn.Project, k.fn.ID)
+	if err != nil || revision != k.fn.Revision {
+		return false, err
+	}
+	shared, err := e.projectVariables(ctx, k.fn.Project)
+	if err != nil {
+		e.cfg.Logger.Warn("read project variables", "project", k.fn.Project, "error", err)
+		return true, nil
+	}
+	return k.env == nil || maps.Equal(shared, k.shared), nil
+}
+
+// current is resolve for who wants to run the function: if it cannot run, it is
+// read again, since another engine may have changed that just now.
+func (e *Engine) current(ctx context.Context, project, id string) (*known, error) {
+	k, err := e.resolve(ctx, project, id)
+	if err != nil || k.runnable() == nil {
+		return k, err
+	}
+	return e.load(ctx, functionKey{project, id})
+}
+
+// deletedSince reports whether a function was deleted since a call of it began.
+// The store is only asked when that may be: something changed here, or the call
+// took long enough for another engine to delete it.
+func (e *Engine) deletedSince(ctx context.Context, k *known, began time.Time) bool {
+	e.knowledge.mu.Lock()
+	have := e.knowledge.entries[functionKey{k.fn.Project, k.fn.ID}]
+	e.knowledge.mu.Unlock()
+	if have != nil && have.known == k && e.clock.Since(began) < e.cfg.Work.MaxStaleness {
+		return false
+	}
+	_, err := e.store.FunctionRevision(ctx, k.fn.Project, k.fn.ID)
+	return errors.Is(err, store.ErrNotFound)
 }
 
 // remember keeps what was read, unless something changed since the read began.
@@ -115,6 +176,9 @@ func (e *Engine) load(ctx context.Context, key functionKey) (*known, error) {
 	k.dep, err = e.store.GetDeployment(ctx, key.project, key.id, fn.Deployment)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return nil, fail(err, "")
+	}
+	if k.shared, err = e.projectVariables(ctx, key.project); err != nil {
+		return nil, err
 	}
 	k.env, err = e.environment(ctx, k)
 	return k, err

@@ -63,6 +63,7 @@ func (e *Engine) Start(ctx context.Context) error {
 	l.group.Go(func() { e.builds.loop(l.claim, l.ctx) })
 	l.group.Go(func() { e.runs.loop(l.claim, l.ctx) })
 	l.group.Go(func() { e.evict(l.claim) })
+	l.group.Go(func() { e.sweeps(l.claim) })
 	return nil
 }
 
@@ -79,20 +80,6 @@ func (e *Engine) check(ctx context.Context) error {
 	if caps.Isolation < least {
 		return fmt.Errorf("the sandbox %s isolates functions at level %q, and Config.MinIsolation asks for %q; "+
 			"set MinIsolation to %[2]q only if you trust the code that is deployed", caps.Driver, caps.Isolation, e.cfg.MinIsolation)
-	}
-	return nil
-}
-
-// reap stops the instances that an engine before this one left in the sandbox.
-func (e *Engine) reap(ctx context.Context) error {
-	left, err := e.cfg.Sandbox.List(ctx)
-	if err != nil {
-		return fmt.Errorf("list instances: %w", err)
-	}
-	for _, in := range left {
-		if err := e.cfg.Sandbox.Stop(ctx, in.ID); err != nil {
-			return fmt.Errorf("stop instance %s: %w", in.ID, err)
-		}
 	}
 	return nil
 }

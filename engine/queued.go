@@ -22,20 +22,39 @@ func (e *Engine) runQueued(ctx context.Context, c store.Claimed[Execution]) {
 	}
 	switch {
 	case err != nil:
-		e.postpone(&x, err)
+		e.postpone(c.Lease, &x, err)
 	case out.interrupted:
 		x = c.Row
 		x.Status, x.ReadyAt, x.UpdatedAt = store.ExecutionWaiting, e.now(), e.now()
 	}
+	x.Payload = nil
 	s := &runSettlement{Settlement: store.Settlement[Execution]{Lease: c.Lease, Row: x}}
-	if err := e.settles.Add(context.WithoutCancel(ctx), s); err != nil {
+	if err := e.persist(ctx, func(ctx context.Context) error { return e.settles.Add(ctx, s) }); err != nil {
 		e.cfg.Logger.Error("settle execution", "execution", x.ID, "error", err)
 		return
 	}
 	if s.lost || !x.Status.Final() {
 		return
 	}
-	e.Project(x.Project).emit(context.WithoutCancel(ctx), by, "functions."+x.FunctionID+".executions."+x.ID+".update", x)
+	e.runs.forget(c.Lease)
+	ctx = context.WithoutCancel(ctx)
+	if e.orphaned(ctx, x, err) {
+		return
+	}
+	e.Project(x.Project).emit(ctx, by, "functions."+x.FunctionID+".executions."+x.ID+".update", x)
+}
+
+// orphaned removes an execution that failed because its function does not exist:
+// it was queued while the function was being deleted.
+func (e *Engine) orphaned(ctx context.Context, x Execution, err error) bool {
+	var known *Error
+	if !errors.As(err, &known) || known.Type != TypeFunction {
+		return false
+	}
+	if err := e.store.DeleteExecution(ctx, x.Project, x.FunctionID, x.ID, x.Status); err != nil {
+		e.cfg.Logger.Warn("delete execution", "execution", x.ID, "error", err)
+	}
+	return true
 }
 
 // runClaimed makes the call of a queued execution and records the result in x.
@@ -45,11 +64,11 @@ func (e *Engine) runClaimed(ctx context.Context, x *Execution) (Actor, outcome, 
 	if err != nil {
 		return System, outcome{}, err
 	}
-	k, err := e.resolve(ctx, x.Project, x.FunctionID)
-	if err == nil {
-		err = k.runnable()
-	}
+	k, err := e.current(ctx, x.Project, x.FunctionID)
 	if err != nil {
+		return p.Actor, outcome{}, err
+	}
+	if err := k.runnable(); err != nil {
 		return p.Actor, outcome{}, err
 	}
 	a := newAnswer(e.cfg.Limits, nil)
@@ -59,7 +78,7 @@ func (e *Engine) runClaimed(ctx context.Context, x *Execution) (Actor, outcome, 
 	}
 	c.headers = append(append(callerHeaders(p.Headers), c.headers...), Header{Name: "content-length", Value: itoa(int64(len(p.Body)))})
 	c.body = bytes.NewReader(p.Body)
-	out, err := e.invoke(ctx, c)
+	out, err := e.invoke(ctx, ctx, c)
 	if err == nil && !out.interrupted {
 		e.record(x, c, out)
 	}
@@ -68,30 +87,34 @@ func (e *Engine) runClaimed(ctx context.Context, x *Execution) (Actor, outcome, 
 
 // postpone decides about an execution that did not run: what may pass is tried
 // again later, what cannot be helped fails.
-func (e *Engine) postpone(x *Execution, err error) {
+func (e *Engine) postpone(l store.Lease, x *Execution, err error) {
 	now := e.now()
 	x.UpdatedAt = now
 	var known *Error
-	if errors.As(err, &known) && (known.Kind == NotFound || known.Kind == Invalid) {
-		x.Status, x.ReadyAt, x.ResponseStatusCode, x.Errors = store.ExecutionFailed, time.Time{}, 500, known.Message
-		e.observe.executed(*x)
+	errors.As(err, &known)
+	switch {
+	case known != nil && (known.Kind == Busy || known.Kind == Unavailable):
+	case known != nil && known.Kind != Internal:
+		e.giveUp(x, known.Message)
 		return
-	}
-	if known == nil {
+	case e.runs.failed(l) >= maxRunTries:
+		e.giveUp(x, "The execution failed with an internal error ("+e.logged("run execution", err)+").")
+		return
+	default:
 		e.cfg.Logger.Error("run execution", "execution", x.ID, "error", err)
-		if x.Attempt >= maxRunAttempts {
-			x.Status, x.ReadyAt, x.ResponseStatusCode = store.ExecutionFailed, time.Time{}, 500
-			x.Errors = "The execution failed with an internal error (" + e.logged("run execution", err) + ")."
-			e.observe.executed(*x)
-			return
-		}
 	}
 	x.Status, x.ReadyAt = store.ExecutionWaiting, now.Add(busyDelay)
 }
 
-// maxRunAttempts is how often an execution is tried whose instance cannot be
+// giveUp ends an execution that never ran.
+func (e *Engine) giveUp(x *Execution, reason string) {
+	x.Status, x.ReadyAt, x.ResponseStatusCode, x.Errors = store.ExecutionFailed, time.Time{}, 500, reason
+	e.observe.executed(*x)
+}
+
+// maxRunTries is how often an execution is tried whose instance cannot be
 // started.
-const maxRunAttempts = 5
+const maxRunTries = 5
 
 // runSettlement is the settlement of one execution, on its way through a group.
 type runSettlement struct {

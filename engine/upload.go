@@ -4,9 +4,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,6 +20,23 @@ const (
 	uploadBlobs   = "uploads"
 	artefactBlobs = "artefacts"
 )
+
+func sourceBlob(project, function, deployment string) string {
+	return sourceBlobs + "/" + project + "/" + function + "/" + deployment + ".tar.gz"
+}
+
+func artefactBlob(d Deployment) string {
+	return artefactBlobs + "/" + d.Project + "/" + d.FunctionID + "/" + d.ID + "/" + d.BuildID + ".tar.gz"
+}
+
+func chunkBlob(d Deployment, index int) string {
+	return uploadsOf(d.Project, d.FunctionID) + d.ID + "/" + strconv.Itoa(index)
+}
+
+// uploadsOf is what the keys of all parts of a function's uploads start with.
+func uploadsOf(project, function string) string {
+	return uploadBlobs + "/" + project + "/" + function + "/"
+}
 
 // maxChunks bounds how many parts an upload may have.
 const maxChunks = 10_000
@@ -39,8 +56,11 @@ func (p *Project) Deploy(ctx context.Context, by Actor, function string, d Deplo
 	if dep.Size, err = p.putSource(ctx, dep.SourceBlob, d.Source); err != nil {
 		return Deployment{}, err
 	}
-	if dep, err = p.queueBuild(ctx, dep); err != nil {
+	if d.Size > 0 && d.Size != dep.Size {
 		p.e.deleteBlobs(ctx, []string{dep.SourceBlob})
+		return Deployment{}, wrongLength(dep.Size, d.Size)
+	}
+	if dep, err = p.queueBuild(ctx, dep); err != nil {
 		return Deployment{}, err
 	}
 	p.emit(ctx, by, "functions."+function+".deployments."+dep.ID+".create", dep)
@@ -62,7 +82,7 @@ func (p *Project) DeployChunk(ctx context.Context, by Actor, function string, c 
 			return p.Deploy(ctx, by, function, c.DeployParams)
 		}
 	}
-	d, err := p.upload(ctx, fn, c)
+	d, stored, err := p.upload(ctx, fn, c)
 	if err != nil {
 		return Deployment{}, err
 	}
@@ -76,15 +96,8 @@ func (p *Project) DeployChunk(ctx context.Context, by Actor, function string, c 
 	if err := p.putChunk(ctx, d, index, c); err != nil {
 		return Deployment{}, err
 	}
-	d, err = p.e.store.UpdateDeployment(ctx, p.id, function, d.ID, func(d *Deployment) error {
-		if d.Status == store.DeploymentUploading && !slices.Contains(d.Chunks, index) {
-			d.Chunks = append(d.Chunks, index)
-			d.UpdatedAt = p.e.now()
-		}
-		return nil
-	})
-	if err != nil {
-		return Deployment{}, fail(err, TypeDeployment)
+	if d, err = p.noteChunk(ctx, d, stored, index, c); err != nil {
+		return Deployment{}, err
 	}
 	if len(d.Chunks) == d.ChunksTotal && d.Status == store.DeploymentUploading {
 		if d, err = p.assemble(ctx, d); err != nil {
@@ -95,6 +108,42 @@ func (p *Project) DeployChunk(ctx context.Context, by Actor, function string, c 
 		p.emit(ctx, by, "functions."+function+".deployments."+d.ID+".create", d)
 	}
 	return d, nil
+}
+
+// noteChunk records that a part is stored. The first one makes the deployment,
+// so that there is none without a part. A part nobody waits for any more is
+// removed again.
+func (p *Project) noteChunk(ctx context.Context, d Deployment, stored bool, index int, c Chunk) (_ Deployment, err error) {
+	orphan := chunkBlob(d, index)
+	if !stored {
+		d.Chunks = []int{index}
+		made, err := p.create(ctx, d, false)
+		if !errors.Is(err, store.ErrExists) {
+			if err != nil && !errors.Is(err, store.ErrUnavailable) {
+				p.e.deleteBlobs(ctx, []string{orphan})
+			}
+			return made, fail(err, TypeFunction)
+		}
+		// Another first part made it meanwhile; or it is another function's.
+		if d, err = p.e.store.GetDeployment(ctx, p.id, d.FunctionID, d.ID); err == nil {
+			_, err = c.index(d)
+		}
+		if err != nil {
+			p.e.deleteBlobs(ctx, []string{orphan})
+			return Deployment{}, fail(err, TypeDeployment)
+		}
+	}
+	d, err = p.e.store.UpdateDeployment(ctx, p.id, d.FunctionID, d.ID, func(d *Deployment) error {
+		if d.Status == store.DeploymentUploading && !slices.Contains(d.Chunks, index) {
+			d.Chunks = append(d.Chunks, index)
+			d.UpdatedAt = p.e.now()
+		}
+		return nil
+	})
+	if errors.Is(err, store.ErrNotFound) || err == nil && d.Status != store.DeploymentUploading {
+		p.e.deleteBlobs(ctx, []string{orphan})
+	}
+	return d, fail(err, TypeDeployment)
 }
 
 // deployTarget checks what can be checked before the source is read.
@@ -130,11 +179,9 @@ func (p *Project) newDeployment(fn Function, d DeployParams) Deployment {
 	return Deployment{
 		Project: p.id, ID: id, FunctionID: fn.ID, CreatedAt: now, UpdatedAt: now,
 		Type: cmp.Or(d.Type, "manual"), Entrypoint: cmp.Or(d.Entrypoint, fn.Entrypoint), Commands: commands,
-		Activate: d.Activate, SourceBlob: blobKey(sourceBlobs, p.id, id), Status: store.DeploymentWaiting, ReadyAt: now,
+		Activate: d.Activate, SourceBlob: sourceBlob(p.id, fn.ID, id), Status: store.DeploymentWaiting, ReadyAt: now,
 	}
 }
-
-func blobKey(kind, project, id string) string { return kind + "/" + project + "/" + id + ".tar.gz" }
 
 // putSource stores an archive, within the limit.
 func (p *Project) putSource(ctx context.Context, key string, r io.Reader) (int64, error) {
@@ -168,57 +215,62 @@ func (b *bounded) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// queueBuild inserts a deployment whose source is complete.
+// queueBuild inserts a deployment whose source is stored; if it cannot be, the
+// source goes. If that is not known, it stays: see sweep.
 func (p *Project) queueBuild(ctx context.Context, d Deployment) (Deployment, error) {
-	err := p.e.store.InTx(ctx, func(ctx context.Context, tx store.Tx) (err error) {
-		if d.Seq, err = tx.CreateDeployment(ctx, d); err != nil || !d.Activate {
-			return err
-		}
-		return tx.ClearActivate(ctx, p.id, d.FunctionID, d.ID)
-	})
+	d, err := p.create(ctx, d, true)
 	if err != nil {
+		if !errors.Is(err, store.ErrUnavailable) {
+			p.e.deleteBlobs(ctx, []string{d.SourceBlob})
+		}
 		return d, fail(err, TypeFunction)
 	}
 	p.e.builds.wake()
 	return d, nil
 }
 
-// upload returns the deployment that a part belongs to, and makes it if this
-// is the first part that arrives.
-func (p *Project) upload(ctx context.Context, fn Function, c Chunk) (Deployment, error) {
+// create inserts a deployment of a function that exists. One that is complete
+// and to be activated keeps those before it from being so.
+func (p *Project) create(ctx context.Context, d Deployment, complete bool) (Deployment, error) {
+	err := p.e.store.InTx(ctx, func(ctx context.Context, tx store.Tx) (err error) {
+		if _, err := tx.GetFunction(ctx, p.id, d.FunctionID); err != nil {
+			return err
+		}
+		if d.Seq, err = tx.CreateDeployment(ctx, d); err != nil || !complete || !d.Activate {
+			return err
+		}
+		return tx.ClearActivate(ctx, p.id, d.FunctionID, d.ID)
+	})
+	return d, err
+}
+
+// upload returns the deployment that a part belongs to. If this is the first
+// part that arrives, there is none yet: stored is false.
+func (p *Project) upload(ctx context.Context, fn Function, c Chunk) (d Deployment, stored bool, err error) {
 	if c.Total > p.e.cfg.Limits.SourceSize {
-		return Deployment{}, Errorf(TypeFileSize, "")
+		return Deployment{}, false, Errorf(TypeFileSize, "")
 	}
 	if c.DeploymentID != "" {
 		if err := CheckID(c.DeploymentID); err != nil {
-			return Deployment{}, InvalidParam("X-Appwrite-ID", err)
+			return Deployment{}, false, InvalidParam("X-Appwrite-ID", err)
 		}
 		d, err := p.e.store.GetDeployment(ctx, p.id, fn.ID, c.DeploymentID)
 		if !errors.Is(err, store.ErrNotFound) {
-			return d, fail(err, TypeDeployment)
+			return d, true, fail(err, TypeDeployment)
 		}
 	}
-	d := p.newDeployment(fn, c.DeployParams)
-	if c.DeploymentID != "" {
-		d.ID = c.DeploymentID
-		d.SourceBlob = blobKey(sourceBlobs, p.id, d.ID)
-	}
+	d = p.newDeployment(fn, c.DeployParams)
+	d.ID = cmp.Or(c.DeploymentID, d.ID)
 	size := c.End - c.Start + 1
 	if c.Start < 0 || size < 1 || c.Total < 1 || c.Start >= c.Total || c.Start%size != 0 || (c.Total+size-1)/size > maxChunks {
-		return Deployment{}, Errorf(TypeContentRange, "")
+		return Deployment{}, false, Errorf(TypeContentRange, "")
 	}
 	if c.End >= c.Total-1 && c.Start > 0 {
-		return Deployment{}, Errorf(TypeContentRange, "The last part cannot be the first to arrive: its size does not tell that of the others.")
+		return Deployment{}, false, Errorf(TypeContentRange, "The last part cannot be the first to arrive: its size does not tell that of the others.")
 	}
 	d.Status, d.Size, d.ReadyAt, d.SourceBlob = store.DeploymentUploading, c.Total, time.Time{}, ""
 	d.ChunkSize, d.ChunksTotal = size, int((c.Total+size-1)/size)
-	seq, err := p.e.store.CreateDeployment(ctx, d)
-	if errors.Is(err, store.ErrExists) { // parts at once, with an id of the caller's choice; or another function's
-		d, err := p.e.store.GetDeployment(ctx, p.id, fn.ID, c.DeploymentID)
-		return d, fail(err, TypeDeployment)
-	}
-	d.Seq = seq
-	return d, fail(err, "")
+	return d, false, nil
 }
 
 // index returns which part of d a chunk is.
@@ -235,13 +287,17 @@ func (c Chunk) index(d Deployment) (int, error) {
 // putChunk stores a part, which must have the length its range says.
 func (p *Project) putChunk(ctx context.Context, d Deployment, index int, c Chunk) error {
 	want := min(d.ChunkSize, d.Size-c.Start)
-	key := chunkKey(d, index)
+	key := chunkBlob(d, index)
 	n, err := p.e.cfg.Blobs.Put(ctx, key, io.LimitReader(c.Source, want+1))
 	if err == nil && n != want {
 		p.e.deleteBlobs(ctx, []string{key})
-		return Errorf(TypeContentRange, "The part has %s bytes and its range says %s.", atLeast(n, want), itoa(want))
+		return wrongLength(n, want)
 	}
 	return fail(err, "")
+}
+
+func wrongLength(n, want int64) *Error {
+	return Errorf(TypeContentRange, "The part has %s bytes and its range says %s.", atLeast(n, want), itoa(want))
 }
 
 func atLeast(n, limit int64) string {
@@ -251,19 +307,15 @@ func atLeast(n, limit int64) string {
 	return itoa(n)
 }
 
-func chunkKey(d Deployment, index int) string {
-	return fmt.Sprintf("%s/%s/%s/%d", uploadBlobs, d.Project, d.ID, index)
-}
-
 // assemble joins the parts into the source archive and queues the build. If it
 // is cut off anywhere, the next part that comes again does it.
 func (p *Project) assemble(ctx context.Context, d Deployment) (Deployment, error) {
-	key := blobKey(sourceBlobs, p.id, d.ID)
+	key := sourceBlob(p.id, d.FunctionID, d.ID)
 	parts := &joined{open: func(i int) (io.ReadCloser, error) {
 		if i == d.ChunksTotal {
 			return nil, io.EOF
 		}
-		r, _, err := p.e.cfg.Blobs.Open(ctx, chunkKey(d, i))
+		r, _, err := p.e.cfg.Blobs.Open(ctx, chunkBlob(d, i))
 		return r, err
 	}}
 	defer parts.Close()
@@ -285,11 +337,14 @@ func (p *Project) assemble(ctx context.Context, d Deployment) (Deployment, error
 			}
 			return nil
 		})
-		if err != nil || !d.Activate {
+		if err != nil || !d.Activate || d.SourceBlob == "" {
 			return err
 		}
 		return tx.ClearActivate(ctx, p.id, d.FunctionID, d.ID)
 	})
+	if errors.Is(err, store.ErrNotFound) || err == nil && d.SourceBlob == "" { // deleted or canceled meanwhile
+		p.e.deleteBlobs(ctx, []string{key})
+	}
 	if err != nil {
 		return d, fail(err, TypeDeployment)
 	}
@@ -338,7 +393,7 @@ func (j *joined) Close() error {
 func (e *Engine) deleteUploads(ctx context.Context, d Deployment) {
 	var keys []string
 	for _, i := range d.Chunks {
-		keys = append(keys, chunkKey(d, i))
+		keys = append(keys, chunkBlob(d, i))
 	}
 	e.deleteBlobs(ctx, keys)
 }
@@ -358,6 +413,7 @@ func (e *Engine) deleteBlobs(ctx context.Context, keys []string) {
 
 // deleteBlobsUnder removes every blob whose key starts with prefix.
 func (e *Engine) deleteBlobsUnder(ctx context.Context, prefix string) error {
+	ctx = context.WithoutCancel(ctx)
 	var keys []string
 	err := e.cfg.Blobs.List(ctx, prefix, func(b store.BlobInfo) bool {
 		if strings.HasPrefix(b.Key, prefix) {

@@ -25,9 +25,15 @@ type worker[T any] struct {
 
 	mu      sync.Mutex
 	held    map[store.Lease]*job[T]
-	after   string    // project served last
-	renewAt time.Time // when the leases are renewed next
+	tries   map[row]int // of rows that failed through no fault of theirs
+	after   string      // project served last
+	renewAt time.Time   // when the leases are renewed next
 }
+
+type row struct{ project, id string }
+
+// maxTries bounds how many rows tries counts; beyond, it begins anew.
+const maxTries = 10_000
 
 type job[T any] struct {
 	row    T
@@ -35,7 +41,7 @@ type job[T any] struct {
 }
 
 func newWorker[T any](e *Engine, name string, q store.Queue[T], slots int, handle func(context.Context, store.Claimed[T])) *worker[T] {
-	return &worker[T]{e: e, name: name, queue: q, slots: slots, handle: handle, wakeup: make(chan struct{}, 1), held: map[store.Lease]*job[T]{}}
+	return &worker[T]{e: e, name: name, queue: q, slots: slots, handle: handle, wakeup: make(chan struct{}, 1), held: map[store.Lease]*job[T]{}, tries: map[row]int{}}
 }
 
 // wake tells the worker that there may be work. It never blocks.
@@ -50,9 +56,12 @@ func (w *worker[T]) wake() {
 // leases are renewed until the last one is done.
 func (w *worker[T]) loop(claim, ctx context.Context) {
 	for {
-		next := w.step(claim, ctx, w.e.clock.Now())
+		next, more := w.step(claim, ctx, w.e.clock.Now())
 		if claim.Err() != nil && w.busy() == 0 {
 			return
+		}
+		if more {
+			continue
 		}
 		timer := w.e.clock.Timer(max(next.Sub(w.e.clock.Now()), time.Millisecond))
 		select {
@@ -73,12 +82,14 @@ func done(ctx context.Context) <-chan struct{} {
 }
 
 // step renews leases that need it, claims what there is room for, and returns
-// when to step again unless woken.
-func (w *worker[T]) step(claim, ctx context.Context, now time.Time) time.Time {
+// when to step again unless woken; more: there may be more to claim now.
+func (w *worker[T]) step(claim, ctx context.Context, now time.Time) (next time.Time, more bool) {
 	w.renew(ctx, now)
-	next := now.Add(w.e.cfg.Work.Poll)
+	next = now.Add(w.e.cfg.Work.Poll)
 	if room := w.slots - w.busy(); room > 0 && claim.Err() == nil {
-		rows, err := w.queue.Claim(claim, store.ClaimParams{Now: now, LeaseUntil: now.Add(w.e.cfg.Work.Lease), Limit: room, After: w.after})
+		asked, cancel := w.bounded(claim)
+		defer cancel()
+		rows, err := w.queue.Claim(asked, store.ClaimParams{Now: now, LeaseUntil: now.Add(w.e.cfg.Work.Lease), Limit: room, After: w.after})
 		if err != nil && claim.Err() == nil {
 			w.e.cfg.Logger.Error("claim "+w.name+"s", "error", err)
 		}
@@ -87,14 +98,22 @@ func (w *worker[T]) step(claim, ctx context.Context, now time.Time) time.Time {
 		}
 		w.turn(rows)
 		if len(rows) > 0 {
-			return now // there may be more
+			return now, true
 		}
-		if due, ok, err := w.queue.NextDue(claim); err == nil && ok && due.Before(next) && due.After(now) {
+		if due, ok, err := w.queue.NextDue(asked); err == nil && ok && due.Before(next) && due.After(now) {
 			next = due
 		}
 	}
-	return w.renewBefore(next)
+	return w.renewBefore(next), false
 }
+
+// bounded returns a context for asking the store. A store that hangs must not
+// keep the worker from its leases for as long as they last.
+func (w *worker[T]) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return w.e.within(ctx, w.e.cfg.Work.Lease/3, errSlowStore)
+}
+
+var errSlowStore = errors.New("engine: the store did not answer in time")
 
 // turn moves the cursor behind the last project that was served, or back to the start.
 func (w *worker[T]) turn(rows []store.Claimed[T]) {
@@ -138,13 +157,44 @@ func (w *worker[T]) renew(ctx context.Context, now time.Time) {
 	}
 	w.renewAt = now.Add(w.e.cfg.Work.Lease / 3)
 	w.mu.Unlock()
-	lost, err := w.queue.Renew(context.WithoutCancel(ctx), leases, now.Add(w.e.cfg.Work.Lease))
+	asked, cancel := w.bounded(context.WithoutCancel(ctx))
+	defer cancel()
+	lost, err := w.queue.Renew(asked, leases, now.Add(w.e.cfg.Work.Lease))
 	if err != nil {
 		w.e.cfg.Logger.Error("renew leases of "+w.name+"s", "error", err)
+		w.renewSoon()
 	}
 	for _, l := range lost {
 		w.lose(l)
 	}
+}
+
+// renewSoon has leases renewed again at the next poll: they have less time left
+// than usual.
+func (w *worker[T]) renewSoon() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.renewAt = w.e.clock.Now().Add(min(w.e.cfg.Work.Poll, w.e.cfg.Work.Lease/3))
+}
+
+// failed counts that the row of a lease failed through no fault of its own, and
+// returns how often it has since this engine started. Attempts count more: also
+// those that were put back because there was no room, or the engine stopped.
+func (w *worker[T]) failed(l store.Lease) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.tries) >= maxTries {
+		clear(w.tries)
+	}
+	w.tries[row{l.Project, l.ID}]++
+	return w.tries[row{l.Project, l.ID}]
+}
+
+// forget ends the counting for a row that is final.
+func (w *worker[T]) forget(l store.Lease) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.tries, row{l.Project, l.ID})
 }
 
 // lose ends the job of a lease.
@@ -181,4 +231,22 @@ func (w *worker[T]) renewBefore(next time.Time) time.Time {
 		return w.renewAt
 	}
 	return next
+}
+
+// persist writes what a job has achieved. While the store does not answer it
+// tries again, as long as ctx, the job's, lasts; the lease is renewed meanwhile.
+func (e *Engine) persist(ctx context.Context, write func(context.Context) error) error {
+	for {
+		err := write(context.WithoutCancel(ctx))
+		if !errors.Is(err, store.ErrUnavailable) || ctx.Err() != nil {
+			return err
+		}
+		e.cfg.Logger.Warn("write a result", "error", err)
+		timer := e.clock.Timer(e.cfg.Work.Poll)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
 }

@@ -1,0 +1,121 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/fnkit/fnkit/store"
+)
+
+// sweepEvery is how often blobs are looked through, the first time at Start.
+const sweepEvery = 24 * time.Hour
+
+// orphanAge is how old a blob must be that no record names: a younger one may
+// be about to get its record.
+const orphanAge = time.Hour
+
+// reap stops the instances that an engine before this one left in the sandbox.
+func (e *Engine) reap(ctx context.Context) error {
+	left, err := e.cfg.Sandbox.List(ctx)
+	if err != nil {
+		return fmt.Errorf("list instances: %w", err)
+	}
+	for _, in := range left {
+		if err := e.cfg.Sandbox.Stop(ctx, in.ID); err != nil {
+			return fmt.Errorf("stop instance %s: %w", in.ID, err)
+		}
+	}
+	return nil
+}
+
+// sweeps sweeps until ctx ends.
+func (e *Engine) sweeps(ctx context.Context) {
+	for {
+		e.sweep(ctx, e.clock.Now())
+		timer := e.clock.Timer(sweepEvery)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+	}
+}
+
+// sweep removes blobs that no record names: what was left when a process died
+// between writing the two, or a blob could not be deleted; and uploads that
+// nobody goes on with.
+func (e *Engine) sweep(ctx context.Context, now time.Time) {
+	for _, kind := range []string{sourceBlobs, uploadBlobs, artefactBlobs} {
+		var orphans []string
+		stale := map[string]Deployment{}
+		err := e.cfg.Blobs.List(ctx, kind+"/", func(b store.BlobInfo) bool {
+			d, orphan, err := e.orphan(ctx, b, now)
+			switch {
+			case err != nil && ctx.Err() == nil:
+				e.cfg.Logger.Warn("look for the record of a blob", "key", b.Key, "error", err)
+			case orphan:
+				orphans = append(orphans, b.Key)
+			case e.stale(d, now):
+				stale[d.Project+"/"+d.ID] = d
+			}
+			return err == nil // a store that does not answer is asked another time
+		})
+		if err != nil && ctx.Err() == nil {
+			e.cfg.Logger.Warn("list blobs", "error", err)
+		}
+		e.deleteBlobs(ctx, orphans)
+		for _, d := range stale {
+			if err := e.expire(ctx, d, now); err != nil && ctx.Err() == nil {
+				e.cfg.Logger.Warn("give an upload up", "deployment", d.ID, "error", err)
+			}
+		}
+	}
+}
+
+// orphan returns the deployment a blob belongs to, and whether no record names
+// the blob.
+func (e *Engine) orphan(ctx context.Context, b store.BlobInfo, now time.Time) (d Deployment, orphan bool, err error) {
+	part := strings.Split(strings.TrimSuffix(b.Key, ".tar.gz"), "/")
+	if len(part) < 4 {
+		return d, false, nil // not the engine's
+	}
+	old := now.Sub(b.Modified) > orphanAge
+	d, err = e.store.GetDeployment(ctx, part[1], part[2], part[3])
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return d, old, nil
+	case err != nil:
+		return d, false, err
+	case part[0] == uploadBlobs:
+		return d, old && d.Status != store.DeploymentUploading, nil
+	}
+	return d, old && b.Key != d.SourceBlob && b.Key != d.ArtefactBlob, nil
+}
+
+// stale reports whether an upload has stood still for too long.
+func (e *Engine) stale(d Deployment, now time.Time) bool {
+	return d.Status == store.DeploymentUploading && now.Sub(d.UpdatedAt) > e.cfg.Limits.UploadPause
+}
+
+// expire removes an upload, unless it went on meanwhile.
+func (e *Engine) expire(ctx context.Context, d Deployment, now time.Time) error {
+	gone := false
+	err := e.store.InTx(ctx, func(ctx context.Context, tx store.Tx) (err error) {
+		d, err = tx.GetDeployment(ctx, d.Project, d.FunctionID, d.ID)
+		if gone = err == nil && e.stale(d, now); !gone {
+			return err
+		}
+		return tx.DeleteDeployment(ctx, d.Project, d.FunctionID, d.ID)
+	})
+	if err != nil || !gone {
+		return err
+	}
+	e.deleteUploads(ctx, d)
+	e.cfg.Logger.Info("upload given up", "project", d.Project, "function", d.FunctionID, "deployment", d.ID)
+	e.Project(d.Project).emit(ctx, System, "functions."+d.FunctionID+".deployments."+d.ID+".delete", nil)
+	return nil
+}
