@@ -76,7 +76,7 @@ type journey struct {
 
 func newJourney(t *testing.T, language, entrypoint string) *journey {
 	t.Helper()
-	j := &journey{t: t, language: language, entrypoint: entrypoint, id: id.Unique()[:20]}
+	j := &journey{t: t, language: language, entrypoint: entrypoint, id: id.Unique()}
 	j.fns = serverSDK(start(t, language))
 	j.runtime = runtimeOf(t, j.fns, language)
 	return j

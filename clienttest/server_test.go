@@ -30,11 +30,12 @@ const (
 func start(t *testing.T, languages ...string) (endpoint string) {
 	t.Helper()
 	dir := t.TempDir()
+	bin := path(t, dir, languages)
 	cmd := exec.Command(fnkit(t), "serve", "-addr", "127.0.0.1:0", "-project", project,
 		"-data", filepath.Join(dir, "data"),
 		"-key-file", write(t, dir, "keys", key+"\n"),
 		"-user-file", write(t, dir, "users", ann+"="+annToken+"=team:crew\n"+bob+"="+bobToken+"\n"))
-	cmd.Env = []string{"PATH=" + path(t, dir, languages), "HOME=" + dir, "TMPDIR=" + dir}
+	cmd.Env = []string{"PATH=" + bin, "HOME=" + dir, "TMPDIR=" + dir}
 	out := &output{address: make(chan string, 1)}
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.WaitDelay = 10 * time.Second // longer only if the server leaves a process with its output
