@@ -197,13 +197,45 @@ func TestOwnerProcess(t *testing.T) {
 	io.Copy(io.Discard, os.Stdin) // until it is killed
 }
 
+// TestDeadOwnerIsReaped: whatever the owner had time to record of what it
+// started.
 func TestDeadOwnerIsReaped(t *testing.T) {
 	t.Parallel()
 	if _, err := os.Stat("/proc/self/environ"); err != nil {
 		require.Missing(t, "proc", "what is left can be told only from /proc")
 	}
-	dir := t.TempDir()
 	runtimeOf(t, open(t, "node"), "node")
+	for name, spoil := range map[string]func(record string) error{
+		"recorded":      func(string) error { return nil },
+		"half recorded": func(record string) error { return os.Truncate(record, 5) },
+		"not recorded":  os.Remove,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			all := killOwner(t, dir)
+			records, _ := filepath.Glob(filepath.Join(dir, "run", "*.json"))
+			if len(all) != 2 || !alive(all[0]) || len(records) != 1 {
+				t.Fatalf("processes %v, records %v: there is nothing to reap", all, records)
+			}
+			if err := spoil(records[0]); err != nil {
+				t.Fatal(err)
+			}
+			openAt(t, dir, "node")
+			for _, pid := range all {
+				dies(t, pid)
+			}
+			if left, err := os.ReadDir(filepath.Join(dir, "run")); err != nil || len(left) > 0 {
+				t.Errorf("left %v, %v", left, err)
+			}
+		})
+	}
+}
+
+// killOwner runs a box on a directory in another process, kills that, and
+// returns the processes the box had started.
+func killOwner(t *testing.T, dir string) (all []int) {
+	t.Helper()
 	owner := exec.Command(os.Args[0], "-test.run=^TestOwnerProcess$")
 	owner.Env = append(os.Environ(), ownerDir+"="+dir)
 	in, err := owner.StdinPipe()
@@ -218,7 +250,6 @@ func TestDeadOwnerIsReaped(t *testing.T) {
 	if err := owner.Start(); err != nil {
 		t.Fatal(err)
 	}
-	var all []int
 	for lines := bufio.NewScanner(out); all == nil && lines.Scan(); {
 		if text, ok := strings.CutPrefix(lines.Text(), "pids "); ok {
 			all = pids(t, text)
@@ -226,16 +257,7 @@ func TestDeadOwnerIsReaped(t *testing.T) {
 	}
 	owner.Process.Kill()
 	owner.Wait()
-	if len(all) != 2 || !alive(all[0]) {
-		t.Fatalf("processes %v: there is nothing to reap", all)
-	}
-	openAt(t, dir, "node")
-	for _, pid := range all {
-		dies(t, pid)
-	}
-	if left, err := os.ReadDir(filepath.Join(dir, "run")); err != nil || len(left) > 0 {
-		t.Errorf("left %v, %v", left, err)
-	}
+	return all
 }
 
 // TestRecycledNumberIsLetAlone has a record name a process that is not the one

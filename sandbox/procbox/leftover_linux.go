@@ -44,41 +44,52 @@ func readStat(pid int) (stat, bool) {
 	return stat{f[0], group, f[19]}, err == nil
 }
 
-// killLeftover kills a recorded process group if it is still the one that was
-// recorded: its leader is the same process, or a member was started with the
-// scratch directory in its environment. It waits a little for them to be gone.
-func killLeftover(r record, scratch string) {
+// killLeftovers kills what a dead owner left, and waits a little for it to be
+// gone: the recorded process groups whose leader is still the one that was
+// recorded, and the groups of all processes that were started with a scratch
+// directory of run in their environment, also those that the owner had no time
+// to record.
+func killLeftovers(run string, records []record) {
 	for range 100 {
-		if !r.lives(scratch) {
+		groups := groupsIn(run)
+		for _, r := range records {
+			if r.leads() {
+				groups[r.Group] = true
+			}
+		}
+		if len(groups) == 0 {
 			return
 		}
-		syscall.Kill(-r.Group, syscall.SIGKILL)
+		for g := range groups {
+			syscall.Kill(-g, syscall.SIGKILL)
+		}
 		time.Sleep(5 * time.Millisecond)
 	}
 }
 
-func (r record) lives(scratch string) bool {
-	if p, ok := readStat(r.Group); ok && p.state != "Z" && r.Start != "" && startTime(r.Group) == r.Start {
-		return true
-	}
-	names, _ := filepath.Glob("/proc/[0-9]*")
-	for _, name := range names {
-		if r.holds(name, scratch) {
-			return true
-		}
-	}
-	return false
+// leads reports whether the process that was recorded lives.
+func (r record) leads() bool {
+	p, ok := readStat(r.Group)
+	return ok && p.state != "Z" && r.Start != "" && startTime(r.Group) == r.Start
 }
 
-// holds reports whether a process, by its directory in /proc, is of the group.
-func (r record) holds(proc, scratch string) bool {
-	pid, err := strconv.Atoi(filepath.Base(proc))
-	if err != nil {
-		return false
+// groupsIn are the process groups of those that have a directory in run in
+// their environment, and are not of this process's own group.
+func groupsIn(run string) map[int]bool {
+	groups := map[int]bool{}
+	names, _ := filepath.Glob("/proc/[0-9]*")
+	for _, name := range names {
+		env, err := os.ReadFile(name + "/environ")
+		if err != nil || !bytes.Contains(env, []byte(run+"/")) {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(name))
+		if err != nil {
+			continue
+		}
+		if p, ok := readStat(pid); ok && p.state != "Z" && p.group > 1 && p.group != syscall.Getpgrp() {
+			groups[p.group] = true
+		}
 	}
-	if p, ok := readStat(pid); !ok || p.group != r.Group || p.state == "Z" {
-		return false
-	}
-	env, err := os.ReadFile(proc + "/environ")
-	return err == nil && bytes.Contains(env, []byte(scratch+"/"))
+	return groups
 }

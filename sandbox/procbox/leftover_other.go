@@ -5,6 +5,6 @@ package procbox
 // startTime is unknown here.
 func startTime(int) string { return "" }
 
-// killLeftover leaves processes alone, since whether they are still the ones
+// killLeftovers leaves processes alone, since whether they are still the ones
 // recorded cannot be told. Harnesses end by themselves when their channel closes.
-func killLeftover(record, string) {}
+func killLeftovers(string, []record) {}

@@ -59,6 +59,7 @@ func (s *state) reap() error {
 	if err != nil {
 		return err
 	}
+	var records []record
 	for _, e := range entries {
 		if filepath.Ext(e.Name()) != ".json" {
 			continue
@@ -66,9 +67,10 @@ func (s *state) reap() error {
 		var r record
 		text, err := os.ReadFile(filepath.Join(run, e.Name()))
 		if err == nil && json.Unmarshal(text, &r) == nil && r.Group > 1 {
-			killLeftover(r, filepath.Join(run, e.Name()[:len(e.Name())-len(".json")]))
+			records = append(records, r)
 		}
 	}
+	killLeftovers(run, records)
 	for _, e := range entries {
 		if err := removeAll(filepath.Join(run, e.Name())); err != nil {
 			return err
