@@ -551,3 +551,29 @@ func TestTheNewestOfManyWins(t *testing.T) {
 		t.Errorf("active is %s, want %s", got, want)
 	}
 }
+
+// TestCodeThatEndsItsProcessWhileItLoads: that is the code's fault, and whoever
+// deployed it is told what it printed.
+func TestCodeThatEndsItsProcessWhileItLoads(t *testing.T) {
+	t.Parallel()
+	for key, code := range map[string][2]string{
+		"node":   {"i.js", `console.error("DATABASE_URL is missing"); process.exit(3);`},
+		"python": {"i.py", "import os\nos.write(2, b'DATABASE_URL is missing\\n')\nos._exit(3)"},
+	} {
+		t.Run(key, func(t *testing.T) {
+			t.Parallel()
+			h := start(t, processes(t))
+			h.function(t, "f", h.runtime(t, key), code[0])
+			if d := h.deploy(t, "f", map[string]string{code[0]: code[1]}); d.Status != "ready" {
+				t.Fatalf("%s: %s", d.Status, d.BuildLogs)
+			}
+			now := h.execute(t, "f", engine.ExecuteParams{}).Execution
+			later := h.ended(t, h.execute(t, "f", engine.ExecuteParams{Async: true}).Execution)
+			for _, x := range []engine.Execution{now, later} {
+				if x.Status != "failed" || x.ResponseStatusCode != 503 || x.Attempt > 1 || x.Errors != "Failed to load module: its process ended with exit status 3: DATABASE_URL is missing\n" {
+					t.Errorf("%+v", x)
+				}
+			}
+		})
+	}
+}

@@ -327,10 +327,15 @@ func (e *Engine) invokeFor(ctx, run context.Context, c call) (outcome, error) {
 	defer context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })()
 	out, err := e.invoke(run, waiting, c)
 	var known *Error
-	if err == nil || waiting.Err() != nil || errors.As(err, &known) {
+	switch {
+	case err == nil || waiting.Err() != nil || errors.As(err, &known):
 		return out, err
+	case errors.Is(err, errStartTimeout):
+		c.out.fail("The function could not be started in time.")
+	default:
+		c.out.fail("The function could not be started (" + e.logged("start function", err) + ").")
 	}
-	c.out.fail("The function could not be started (" + e.logged("start function", err) + ").")
+	c.out.finish()
 	return outcome{failed: true}, nil
 }
 

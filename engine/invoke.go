@@ -59,9 +59,9 @@ func (e *Engine) invoke(ctx, waiting context.Context, c call) (outcome, error) {
 	defer cancel()
 	for attempt := 0; ; attempt++ {
 		slot, err := e.acquire(waiting, c.k)
-		if errors.Is(err, errLimit) {
-			c.out.fail(textTimedOut)
-			return outcome{failed: true, limited: true, duration: e.clock.Now().Sub(entered)}, nil
+		if out, ended := c.ended(err); ended {
+			out.duration = e.clock.Now().Sub(entered)
+			return out, nil
 		}
 		if err != nil {
 			return outcome{}, err
@@ -77,6 +77,23 @@ func (e *Engine) invoke(ctx, waiting context.Context, c call) (outcome, error) {
 		c.out.finish()
 		return out, nil
 	}
+}
+
+// ended completes the answer of a call that is over without an instance: its
+// time is, or the code ended its own process.
+func (c call) ended(err error) (outcome, bool) {
+	var load *sandbox.LoadError
+	switch {
+	case errors.Is(err, errLimit):
+		c.out.fail(textTimedOut)
+	case errors.As(err, &load):
+		c.out.fail("Failed to load module: its process ended with " + load.Reason)
+		c.out.status = 503
+	default:
+		return outcome{}, false
+	}
+	c.out.finish()
+	return outcome{failed: true, limited: load == nil}, true
 }
 
 // waitFor bounds the wait for an instance: by the patience of the engine, or

@@ -18,6 +18,18 @@ var (
 	ErrTooLarge = errors.New("sandbox: request head too large")
 )
 
+// LoadError is what Start returns when the function's own code ended the process
+// while it was loaded: a fault of the code, which starting again does not mend.
+// Calls are to be answered 503.
+type LoadError struct {
+	Reason string // how it ended, with the end of what it printed
+}
+
+// Error implements error.
+func (e *LoadError) Error() string {
+	return "the code ended its process while it was loaded: " + e.Reason
+}
+
 // Driver builds deployments and runs instances of them. All methods may be
 // called concurrently.
 type Driver interface {
@@ -34,7 +46,8 @@ type Driver interface {
 
 	// Start makes an instance, bound for its life to one deployment and one
 	// environment, and returns when it can serve. Code that cannot be loaded
-	// does not fail Start: calls answer 503. When ctx ends first, nothing is left.
+	// does not fail Start: calls answer 503. Only code that ends the process is
+	// a *LoadError. When ctx ends first, nothing is left.
 	Start(ctx context.Context, spec Spec) (Instance, error)
 
 	// Invoke makes one call and returns when all of it is over: the response

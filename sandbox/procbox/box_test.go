@@ -376,7 +376,8 @@ func TestCodeThatExitsFailsStart(t *testing.T) {
 	t.Parallel()
 	box := open(t, "node")
 	spec := function(t, box, `process.stderr.write('no licence\n'); process.exit(5)`)
-	if _, err := box.Start(t.Context(), spec); err == nil || !strings.Contains(err.Error(), "exit status 5: no licence") {
+	var load *sandbox.LoadError
+	if _, err := box.Start(t.Context(), spec); !errors.As(err, &load) || load.Reason != "exit status 5: no licence" {
 		t.Errorf("%v, want what it printed", err)
 	}
 	start(t, box, function(t, box, `module.exports = ({res}) => res.text('ok')`)) // the id is free

@@ -27,6 +27,7 @@ type instance struct {
 	output  tail
 	dead    chan struct{} // closed when the process group is gone and nothing is left
 
+	ready bool        // the harness is; what comes next is user code
 	bound atomic.Bool // calls may come
 
 	mu     sync.Mutex
@@ -64,7 +65,10 @@ func (b *Box) Start(ctx context.Context, spec sandbox.Spec) (sandbox.Instance, e
 			b.end(i, "")
 		}
 		<-i.dead
-		if i.crash != "" {
+		switch {
+		case i.crash != "" && (i.ready || t.lang.file == ""):
+			err = &sandbox.LoadError{Reason: i.crash}
+		case i.crash != "":
 			err = fmt.Errorf("%w (%s)", err, i.crash)
 		}
 		return sandbox.Instance{}, fmt.Errorf("procbox: start %s: %w", spec.Runtime, err)
@@ -196,6 +200,7 @@ func (b *Box) bind(ctx context.Context, i *instance, spec sandbox.Spec) error {
 	if _, err := i.conn.Ready(ctx); err != nil {
 		return err
 	}
+	i.ready = true
 	env := map[string]string{}
 	for _, kv := range i.cmd.Env {
 		k, v, _ := strings.Cut(kv, "=")
