@@ -232,7 +232,7 @@ func TestChunks(t *testing.T) {
 		for i := range parts - 1 {
 			id = send(t, fn, id, i, false).id()
 		}
-		if err := os.RemoveAll(filepath.Join(s.blobs, "uploads", project, id)); err != nil {
+		if err := os.RemoveAll(filepath.Join(s.blobs, "uploads", project, fn, id)); err != nil {
 			t.Fatal(err)
 		}
 		chunk, rng := part(code, parts-1, size)
