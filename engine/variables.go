@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -31,6 +32,9 @@ func (p *Project) CreateVariable(ctx context.Context, by Actor, function, key, v
 		}
 		if len(have) >= p.e.cfg.Limits.Variables {
 			return Errorf(TypeArgument, "The function has its limit of %d variables.", p.e.cfg.Limits.Variables)
+		}
+		if err := p.fits(have, v); err != nil {
+			return err
 		}
 		if _, err := tx.CreateVariable(ctx, p.sealed(v)); err != nil {
 			return err
@@ -129,6 +133,13 @@ func (p *Project) UpdateVariable(ctx context.Context, by Actor, function, id, ke
 			return nil
 		}
 		v.UpdatedAt = p.e.now()
+		have, err := tx.ListVariables(ctx, p.id, []string{function}, p.e.cfg.Limits.Variables)
+		if err != nil {
+			return err
+		}
+		if err := p.fits(have, v); err != nil {
+			return err
+		}
 		if err := tx.UpdateVariable(ctx, p.sealed(v)); err != nil {
 			return err
 		}
@@ -164,6 +175,32 @@ func (p *Project) DeleteVariable(ctx context.Context, by Actor, function, id str
 	}
 	p.e.forget(p.id, function)
 	return nil
+}
+
+// fits refuses a variable with which those of its function would be larger
+// together than an instance can be given.
+func (p *Project) fits(have []store.Variable, v Variable) error {
+	size, limit := jsonSize(v.Key, v.Value), p.e.cfg.Limits.Environment
+	for _, row := range have {
+		if row.ID == v.ID {
+			continue
+		}
+		other, err := p.opened(row)
+		if err != nil {
+			return err
+		}
+		size += jsonSize(other.Key, other.Value)
+	}
+	if size > limit {
+		return InvalidParam("value", fmt.Errorf("The variables of the function must not be larger than %d bytes together", limit))
+	}
+	return nil
+}
+
+// jsonSize is how many bytes a variable takes in JSON.
+func jsonSize(key, value string) int {
+	text, _ := json.Marshal(map[string]string{key: value}) // strings never fail
+	return len(text)
 }
 
 // stale marks that a function's settings changed since its deployment was made.
