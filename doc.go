@@ -1,6 +1,6 @@
 // Package fnkit is an embeddable functions engine. People deploy code to it, it
 // builds the code, keeps versions, and runs it on HTTP calls, in the
-// background and at a time of their choice, with logs, variables and
+// background, on schedules and at a time of their choice, with logs, variables and
 // permissions; and all of it happens inside one Go program. This package holds
 // only this text: the engine is package engine.
 //
@@ -27,7 +27,8 @@
 //
 // # Packages
 //
-//	engine              the engine: functions, deployments, executions, variables
+//	engine              the engine: functions, deployments, executions, schedules, variables
+//	engine/enginetest   the engine in a test, with a clock that the test moves
 //	httpapi             the wire protocol of Appwrite Functions, as an http.Handler
 //	store               contract of what keeps the records
 //	store/sqlstore      … in a SQL database through bun; sqlstore/sqlite opens a file
@@ -46,7 +47,9 @@
 // caller is answered. An asynchronous or scheduled one that was accepted runs
 // at least once: it waits in a table, a worker holds it under a lease, and if
 // the worker dies another takes it when the lease has ended. The same holds for
-// builds. Events are best effort; the tables are the truth.
+// builds. Each run of a cron schedule is accepted once, however many engines
+// look; what was missed while none did is caught up as the function's policy
+// says. Events are best effort; the tables are the truth.
 //
 // # Stability
 //

@@ -13,7 +13,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/benbjohnson/clock"
 	"go.uber.org/goleak"
 
 	"github.com/fnkit/fnkit/engine"
@@ -106,6 +108,40 @@ func Example_mount() {
 	mux.ServeHTTP(answer, httptest.NewRequest("GET", "/hello/?name=world", nil))
 	fmt.Println(answer.Code, answer.Body)
 	// Output: 200 hello, world
+}
+
+// A unit test runs a year of schedules in no time: it moves the clock, and the
+// engine does what is due. Package enginetest has this ready-made for tests.
+func Example_fakeClock() {
+	ctx := context.Background()
+	dir, _ := os.MkdirTemp("", "fnkit-example-")
+	defer os.RemoveAll(dir)
+	db, _ := sqlite.Open(ctx, filepath.Join(dir, "app.db"))
+	defer db.Close()
+	mock := clock.NewMock()
+	mock.Set(time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC))
+	eng, _ := engine.New(engine.Config{
+		Store: db, Blobs: dirblobs.New(dir), Sandbox: box, Keys: engine.Key("k1", secret), MinIsolation: "none", Clock: mock,
+	})
+	defer eng.Stop(ctx)
+
+	shop := eng.Project("shop")
+	shop.CreateFunction(ctx, engine.System, engine.FunctionParams{
+		ID: "report", Name: "Report", Runtime: fnbox.RuntimeID, Entrypoint: "hello", Schedule: "0 3 * * MON",
+	})
+	shop.Deploy(ctx, engine.System, "report", engine.DeployParams{Source: emptyArchive(), Size: -1, Activate: true})
+
+	newYear := time.Date(2027, time.January, 1, 0, 0, 0, 0, time.UTC)
+	steps := 0
+	for next := mock.Now(); next.Before(newYear); steps++ {
+		mock.Set(next)
+		for did := true; did; {
+			next, did, _ = eng.Step(ctx)
+		}
+	}
+	runs, _ := shop.ListExecutions(ctx, engine.System, "report", engine.Query{Limit: 1})
+	fmt.Println(runs.Total, "runs in", steps-1, "steps, the first on", runs.Items[0].ScheduledAt.Format(time.RFC1123))
+	// Output: 52 runs in 52 steps, the first on Mon, 05 Jan 2026 03:00:00 UTC
 }
 
 // TestDocProgram keeps the program of doc.go the one that Example runs, and short.

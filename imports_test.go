@@ -17,6 +17,7 @@ var arrows = []struct {
 	room string
 	may  []string
 }{
+	{"engine/enginetest", []string{"engine", "sandbox/fnbox", "store/dirblobs", "store/sqlstore/sqlite", "github.com/benbjohnson/clock"}},
 	{"engine", []string{"store", "sandbox", "events", "github.com/benbjohnson/clock", "go.opentelemetry.io/otel", "github.com/golang-jwt/jwt/v5"}},
 	{"httpapi", []string{"engine", "store"}},
 	{"store/sqlstore/sqlite", []string{"store", "store/sqlstore", "github.com/uptrace/bun", "modernc.org/sqlite"}},

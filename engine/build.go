@@ -301,7 +301,8 @@ func (e *Engine) settleBuild(ctx context.Context, l store.Lease, d Deployment) (
 		}
 		activated = true
 		_, err = tx.UpdateFunction(ctx, d.Project, d.FunctionID, func(f *Function) error {
-			f.Deployment, f.Live, f.UpdatedAt = d.ID, true, d.UpdatedAt
+			f.Live = true
+			activate(f, d.ID, d.UpdatedAt)
 			return nil
 		})
 		return err

@@ -63,7 +63,7 @@ func (p *Project) ActivateDeployment(ctx context.Context, by Actor, function, id
 			return err
 		}
 		fn, err = tx.UpdateFunction(ctx, p.id, function, func(f *Function) error {
-			f.Deployment, f.UpdatedAt = id, p.e.now()
+			activate(f, id, p.e.now())
 			return nil
 		})
 		return err
@@ -97,7 +97,7 @@ func (p *Project) DeleteDeployment(ctx context.Context, by Actor, function, id s
 			return err
 		}
 		_, err = tx.UpdateFunction(ctx, p.id, function, func(f *Function) error {
-			f.Deployment, f.UpdatedAt = "", p.e.now()
+			activate(f, "", p.e.now())
 			return nil
 		})
 		return err

@@ -35,6 +35,7 @@ type Engine struct {
 	runs      *worker[Execution]
 	artefacts *artefacts
 	life      lifecycle
+	swept     time.Time // by Step, last
 
 	probe sync.Mutex
 	caps  *sandbox.Capabilities // since they were asked for

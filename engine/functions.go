@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/fnkit/fnkit/internal/cron"
 	"github.com/fnkit/fnkit/internal/ids"
 	"github.com/fnkit/fnkit/store"
 )
@@ -186,6 +185,9 @@ func (e *Engine) checkFunction(f FunctionParams, create bool) error {
 		rule{"templateVersion", CheckText(f.Template.Version, 0, MaxProvider)},
 		rule{"specification", e.CheckSpecification(f.Specification)},
 	)
+	if f.Policy != nil {
+		rules = append(rules, rule{"fnkit.timeZone", CheckTimeZone(f.Policy.TimeZone)}, rule{"fnkit.catchUp", CheckCatchUp(f.Policy.CatchUp)})
+	}
 	return firstBroken(rules)
 }
 
@@ -239,19 +241,20 @@ func (e *Engine) apply(fn *Function, f FunctionParams, now time.Time) {
 	fn.Name = f.Name
 	fn.Runtime = cmp.Or(f.Runtime, fn.Runtime)
 	fn.Execute, fn.Events, fn.Scopes = slices.Clone(f.Execute), slices.Clone(f.Events), slices.Clone(f.Scopes)
-	if fn.Schedule != f.Schedule || fn.Schedule != "" && fn.NextRunAt.IsZero() {
-		fn.NextRunAt = time.Time{}
-		if expr, err := cron.Parse(f.Schedule); f.Schedule != "" && err == nil {
-			fn.NextRunAt, _ = expr.Next(now.UTC())
-		}
+	if f.Schedule != fn.Schedule || f.Policy != nil && f.Policy.TimeZone != fn.Policy.TimeZone {
+		fn.NextRunAt = time.Time{} // what the old one missed is not caught up
 	}
 	fn.Schedule = f.Schedule
+	if f.Policy != nil {
+		fn.Policy = *f.Policy
+	}
 	fn.Timeout = cmp.Or(f.Timeout, DefaultTimeout)
 	fn.Enabled, fn.Logging = !f.Disabled, !f.NoLogging
 	fn.Entrypoint = cmp.Or(f.Entrypoint, fn.Entrypoint)
 	fn.Commands = f.Commands
 	fn.Specification = cmp.Or(f.Specification, DefaultSpecification)
 	fn.ProviderBranch, fn.ProviderRootDirectory, fn.ProviderSilentMode = f.ProviderBranch, f.ProviderRootDirectory, f.ProviderSilentMode
+	reschedule(fn, now)
 }
 
 // sameSettings reports whether an update changed nothing a client can see.
@@ -260,5 +263,5 @@ func sameSettings(a, b Function) bool {
 	return lists && a.Name == b.Name && a.Runtime == b.Runtime && a.Schedule == b.Schedule && a.Timeout == b.Timeout &&
 		a.Enabled == b.Enabled && a.Logging == b.Logging && a.Live == b.Live && a.Entrypoint == b.Entrypoint &&
 		a.Commands == b.Commands && a.Specification == b.Specification && a.ProviderBranch == b.ProviderBranch &&
-		a.ProviderRootDirectory == b.ProviderRootDirectory && a.ProviderSilentMode == b.ProviderSilentMode
+		a.ProviderRootDirectory == b.ProviderRootDirectory && a.ProviderSilentMode == b.ProviderSilentMode && a.Policy == b.Policy
 }

@@ -12,6 +12,7 @@ import (
 type lifecycle struct {
 	mu      sync.Mutex
 	state   state
+	stepped bool          // running, but only in Step
 	stopped chan struct{} // closed when Stop is done
 
 	ctx    context.Context // of everything that runs; ends when draining has taken too long
@@ -47,23 +48,33 @@ func (e *Engine) Start(ctx context.Context) error {
 	if l.state != created {
 		return errors.New("engine: start: it was started before; make a new one")
 	}
-	if err := e.check(ctx); err != nil {
+	if err := e.begin(ctx); err != nil {
 		return fmt.Errorf("engine: start: %w", err)
+	}
+	l.group.Go(func() { e.builds.loop(l.claim, l.ctx) })
+	l.group.Go(func() { e.runs.loop(l.claim, l.ctx) })
+	l.group.Go(func() { e.schedules(l.claim) })
+	l.group.Go(func() { e.evict(l.claim) })
+	l.group.Go(func() { e.sweeps(l.claim) })
+	return nil
+}
+
+// begin checks what the engine depends on, and lets it run.
+func (e *Engine) begin(ctx context.Context) error {
+	if err := e.check(ctx); err != nil {
+		return err
 	}
 	if err := e.artefacts.open(); err != nil {
-		return fmt.Errorf("engine: start: %w", err)
+		return err
 	}
 	if err := e.reap(ctx); err != nil {
-		return errors.Join(fmt.Errorf("engine: start: %w", err), e.artefacts.close())
+		return errors.Join(err, e.artefacts.close())
 	}
+	l := &e.life
 	l.ctx, l.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	l.claim, l.quit = context.WithCancel(l.ctx)
 	l.stopped = make(chan struct{})
 	l.state = running
-	l.group.Go(func() { e.builds.loop(l.claim, l.ctx) })
-	l.group.Go(func() { e.runs.loop(l.claim, l.ctx) })
-	l.group.Go(func() { e.evict(l.claim) })
-	l.group.Go(func() { e.sweeps(l.claim) })
 	return nil
 }
 

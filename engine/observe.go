@@ -17,6 +17,7 @@ type observer struct {
 	duration   metric.Float64Histogram
 	starts     metric.Float64Histogram
 	builds     metric.Int64Counter
+	drift      metric.Float64Histogram
 }
 
 func newObserver(c Config) (*observer, error) {
@@ -26,11 +27,12 @@ func newObserver(c Config) (*observer, error) {
 		provider = metricnoop.NewMeterProvider()
 	}
 	m := provider.Meter("github.com/fnkit/fnkit/engine")
-	var errs [4]error
+	var errs [5]error
 	o.executions, errs[0] = m.Int64Counter("fnkit.executions", metric.WithDescription("Executions that ended, by status and trigger."))
 	o.duration, errs[1] = m.Float64Histogram("fnkit.execution.duration", metric.WithUnit("s"), metric.WithDescription("Time the function's code ran."))
 	o.starts, errs[2] = m.Float64Histogram("fnkit.instance.start", metric.WithUnit("s"), metric.WithDescription("Time to start an instance."))
 	o.builds, errs[3] = m.Int64Counter("fnkit.builds", metric.WithDescription("Builds that ended, by status."))
+	o.drift, errs[4] = m.Float64Histogram("fnkit.schedule.drift", metric.WithUnit("s"), metric.WithDescription("How late a scheduled run was queued."))
 	return o, errors.Join(errs[:]...)
 }
 
@@ -52,5 +54,11 @@ func (o *observer) coldStart(ctx context.Context, k *known, d time.Duration) {
 func (o *observer) built(ctx context.Context, d Deployment) {
 	if o.on {
 		o.builds.Add(ctx, 1, metric.WithAttributes(attribute.String("status", string(d.Status))))
+	}
+}
+
+func (o *observer) fired(ctx context.Context, late time.Duration) {
+	if o.on {
+		o.drift.Record(ctx, late.Seconds())
 	}
 }

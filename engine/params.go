@@ -23,6 +23,15 @@ type (
 	Event            = events.Event
 	Pattern          = events.Pattern
 	BlobInfo         = store.BlobInfo
+	Policy           = store.Policy
+	CatchUp          = store.CatchUp
+)
+
+// What becomes of runs of a schedule that were missed.
+const (
+	CatchUpOnce = store.CatchUpOnce
+	CatchUpSkip = store.CatchUpSkip
+	CatchUpAll  = store.CatchUpAll
 )
 
 // UniqueID, given as the id of a new record, asks for a generated one. So does
@@ -46,7 +55,7 @@ type FunctionParams struct {
 	Runtime       string // id of a runtime; on update, empty keeps it
 	Execute       []string
 	Events        []string
-	Schedule      string // five-field cron; empty: none
+	Schedule      string // five-field cron; empty: none. It runs while the function is enabled and has an active deployment
 	Timeout       int    // seconds. Default: 15
 	Disabled      bool
 	NoLogging     bool
@@ -60,6 +69,8 @@ type FunctionParams struct {
 	ProviderBranch        string
 	ProviderSilentMode    bool
 	ProviderRootDirectory string
+	// Policy says how the function is run beyond that; on update, nil keeps it.
+	Policy *Policy
 	// Template deploys a template at create.
 	Template Template
 }

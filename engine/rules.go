@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"regexp"
@@ -25,6 +26,7 @@ const (
 	MaxEvent      = 256
 	MaxScopes     = 100
 	MaxSchedule   = 100
+	MaxTimeZone   = 64
 	MaxEntrypoint = 1028
 	MaxCommands   = 8192
 	MaxProvider   = 128
@@ -129,6 +131,19 @@ func CheckSchedule(s string) error {
 		return errors.New("String must be a valid cron expression")
 	}
 	return nil
+}
+
+// CheckTimeZone is the rule of the name of a time zone; empty means UTC.
+func CheckTimeZone(name string) error {
+	if _, err := location(name); err != nil || len(name) > MaxTimeZone {
+		return errors.New("Value must be a name of the IANA time zone database, such as Europe/Berlin")
+	}
+	return nil
+}
+
+// CheckCatchUp is the rule of a catch-up policy; empty means the default.
+func CheckCatchUp(c CatchUp) error {
+	return CheckEnum(string(cmp.Or(c, CatchUpOnce)), []string{string(CatchUpOnce), string(CatchUpSkip), string(CatchUpAll)})
 }
 
 // CheckScopes is the rule of the scopes handed to executions.

@@ -125,6 +125,11 @@ func (w *worker[T]) turn(rows []store.Claimed[T]) {
 
 // start works on a claimed row on a goroutine of its own.
 func (w *worker[T]) start(ctx context.Context, c store.Claimed[T]) {
+	w.e.life.group.Go(w.hold(ctx, c))
+}
+
+// hold notes that a claimed row is worked on, and returns what does that.
+func (w *worker[T]) hold(ctx context.Context, c store.Claimed[T]) (work func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	w.mu.Lock()
 	w.held[c.Lease] = &job[T]{c.Row, cancel}
@@ -132,7 +137,7 @@ func (w *worker[T]) start(ctx context.Context, c store.Claimed[T]) {
 		w.renewAt = w.e.clock.Now().Add(w.e.cfg.Work.Lease / 3)
 	}
 	w.mu.Unlock()
-	w.e.life.group.Go(func() {
+	return func() {
 		defer func() {
 			cancel(nil)
 			w.mu.Lock()
@@ -141,7 +146,7 @@ func (w *worker[T]) start(ctx context.Context, c store.Claimed[T]) {
 			w.wake()
 		}()
 		w.handle(ctx, c)
-	})
+	}
 }
 
 // renew extends the leases of running jobs, and ends those whose lease is lost.

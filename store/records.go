@@ -27,9 +27,11 @@ type Function struct {
 	Specification string
 	Deployment    string // id of the active deployment; empty: none
 
-	// NextRunAt and LastRunAt are the next and the last run of Schedule.
+	// NextRunAt is when Schedule is due next; zero: not at all, see Schedules.
+	// LastRunAt is the run before.
 	NextRunAt time.Time
 	LastRunAt time.Time
+	Policy    Policy
 
 	// Source control. InstallationID is the account the repository belongs to.
 	InstallationID        string
@@ -43,6 +45,23 @@ type Function struct {
 	// variable increments it; it is part of the instance key.
 	Revision int64
 }
+
+// Policy is how a function is run beyond what its settings say. The zero value
+// is the default. A store keeps it as one value that it does not look into.
+type Policy struct {
+	TimeZone string  `json:"timeZone,omitempty"` // of Schedule, a name of the IANA database. Default: UTC
+	CatchUp  CatchUp `json:"catchUp,omitempty"`  // Default: CatchUpOnce
+}
+
+// CatchUp says what becomes of runs of a schedule that were missed because no
+// engine was there.
+type CatchUp string
+
+const (
+	CatchUpOnce CatchUp = "once" // one run for all of them
+	CatchUpSkip CatchUp = "skip" // none
+	CatchUpAll  CatchUp = "all"  // each of them, the latest ones if they are many
+)
 
 // Deployment is one version of a function's code together with its build:
 // each deployment is built at most once.

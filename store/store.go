@@ -36,6 +36,7 @@ type Store interface {
 // Records is what can be read and written inside and outside a transaction.
 type Records interface {
 	Functions
+	Schedules
 	Deployments
 	Variables
 	Executions
@@ -75,6 +76,21 @@ type Functions interface {
 	CountFunctions(ctx context.Context, project string, q Query, max int) (int, error)
 	// FunctionRevision is a cheap read of Function.Revision. ErrNotFound.
 	FunctionRevision(ctx context.Context, project, id string) (int64, error)
+}
+
+// Schedules finds functions that are due by Function.NextRunAt.
+type Schedules interface {
+	// DueSchedules returns up to limit functions, of all projects, whose
+	// NextRunAt is not after now, the earliest first.
+	DueSchedules(ctx context.Context, now time.Time, limit int) ([]Function, error)
+	// AdvanceSchedule sets LastRunAt and NextRunAt (zero: never again) of a
+	// function whose NextRunAt is due, and leaves Revision alone. ErrConflict if
+	// it is not, or there is no such function: of several engines that want to
+	// advance one schedule from the same run, one can.
+	AdvanceSchedule(ctx context.Context, project, id string, due, last, next time.Time) error
+	// NextSchedule returns the earliest NextRunAt of all functions; ok is false
+	// if none has one.
+	NextSchedule(ctx context.Context) (at time.Time, ok bool, err error)
 }
 
 // Deployments keeps deployments.

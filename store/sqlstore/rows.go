@@ -35,6 +35,7 @@ type functionRow struct {
 	Deployment            string
 	NextRunAt             int64 `bun:",nullzero"`
 	LastRunAt             int64 `bun:",nullzero"`
+	Policy                string
 	InstallationID        string
 	ProviderRepositoryID  string
 	ProviderBranch        string
@@ -50,7 +51,7 @@ func newFunctionRow(f store.Function) *functionRow {
 		Name: clean(f.Name), Runtime: f.Runtime, Execute: list(f.Execute), Events: list(f.Events), Scopes: list(f.Scopes),
 		Schedule: f.Schedule, Timeout: f.Timeout, Enabled: f.Enabled, Live: f.Live, Logging: f.Logging,
 		Entrypoint: clean(f.Entrypoint), Commands: clean(f.Commands), Specification: f.Specification, Deployment: f.Deployment,
-		NextRunAt: millis(f.NextRunAt), LastRunAt: millis(f.LastRunAt),
+		NextRunAt: millis(f.NextRunAt), LastRunAt: millis(f.LastRunAt), Policy: document(f.Policy),
 		InstallationID: clean(f.InstallationID), ProviderRepositoryID: clean(f.ProviderRepositoryID), ProviderBranch: clean(f.ProviderBranch),
 		ProviderRootDirectory: clean(f.ProviderRootDirectory), ProviderSilentMode: f.ProviderSilentMode, Revision: f.Revision,
 		Search: searchText(f.ID, f.Name, f.Runtime),
@@ -63,7 +64,7 @@ func (r *functionRow) record() store.Function {
 		Name: r.Name, Runtime: r.Runtime, Execute: items[string](r.Execute), Events: items[string](r.Events), Scopes: items[string](r.Scopes),
 		Schedule: r.Schedule, Timeout: r.Timeout, Enabled: r.Enabled, Live: r.Live, Logging: r.Logging,
 		Entrypoint: r.Entrypoint, Commands: r.Commands, Specification: r.Specification, Deployment: r.Deployment,
-		NextRunAt: moment(r.NextRunAt), LastRunAt: moment(r.LastRunAt),
+		NextRunAt: moment(r.NextRunAt), LastRunAt: moment(r.LastRunAt), Policy: value[store.Policy](r.Policy),
 		InstallationID: r.InstallationID, ProviderRepositoryID: r.ProviderRepositoryID, ProviderBranch: r.ProviderBranch,
 		ProviderRootDirectory: r.ProviderRootDirectory, ProviderSilentMode: r.ProviderSilentMode, Revision: r.Revision,
 	}
@@ -211,6 +212,17 @@ func items[T any](s string) []T {
 		_ = json.Unmarshal([]byte(s), &out) // written by list
 	}
 	return out
+}
+
+// document is a record of plain fields as a column.
+func document[T any](v T) string {
+	b, _ := json.Marshal(v) // plain fields always can
+	return string(b)
+}
+
+func value[T any](s string) (v T) {
+	_ = json.Unmarshal([]byte(s), &v) // written by document, perhaps of a newer version
+	return v
 }
 
 // headerList is a list of header fields as a column: names and values in turn.

@@ -43,6 +43,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		"queue leases":            (*suite).leases,
 		"queue takes turns":       (*suite).turns,
 		"payloads":                (*suite).payloads,
+		"schedules":               (*suite).schedules,
 		"queue of builds":         (*suite).builds,
 		"claims never meet":       (*suite).claims,
 		"odd texts":               (*suite).oddTexts,
@@ -95,7 +96,7 @@ func (s *suite) function(id string) store.Function {
 		Project: s.project, ID: id, CreatedAt: at(1), UpdatedAt: at(2), Name: "Name of " + id, Runtime: "node-20.0",
 		Execute: []string{"any", "user:u"}, Events: []string{"users.*.create"}, Scopes: []string{"users.read"}, Schedule: "0 3 * * *", Timeout: 15,
 		Enabled: true, Live: true, Logging: true, Entrypoint: "index.js", Commands: "npm install", Specification: "s-1vcpu-512mb",
-		NextRunAt: at(100), InstallationID: "i", ProviderRepositoryID: "r", ProviderBranch: "b", ProviderRootDirectory: "d", ProviderSilentMode: true, Revision: 1,
+		NextRunAt: at(100), Policy: store.Policy{TimeZone: "Europe/Berlin", CatchUp: store.CatchUpSkip}, InstallationID: "i", ProviderRepositoryID: "r", ProviderBranch: "b", ProviderRootDirectory: "d", ProviderSilentMode: true, Revision: 1,
 	}
 }
 

@@ -20,6 +20,7 @@ CREATE TABLE {{prefix}}functions (
   deployment TEXT NOT NULL,
   next_run_at BIGINT,
   last_run_at BIGINT,
+  policy TEXT NOT NULL,
   installation_id TEXT NOT NULL,
   provider_repository_id TEXT NOT NULL,
   provider_branch TEXT NOT NULL,
@@ -29,6 +30,7 @@ CREATE TABLE {{prefix}}functions (
   search TEXT NOT NULL,
   UNIQUE (project_id, id)
 );
+CREATE INDEX {{prefix}}functions_due ON {{prefix}}functions (next_run_at) WHERE next_run_at IS NOT NULL;
 CREATE TABLE {{prefix}}deployments (
   seq {{seq}},
   project_id TEXT NOT NULL,

@@ -1,0 +1,82 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fnkit/fnkit/store"
+)
+
+// Step does everything that is due now, on the caller's goroutine and one thing
+// after the other, and returns when work is due next: an execution, a build or a
+// schedule; the zero time if none is. did reports whether there was work; more
+// may be due at once because of it. An engine with a mock clock is stepped
+// instead of started:
+//
+//	next, did, err := eng.Step(ctx)     // do it all now, or
+//	mock.Set(next)                      // go to when there is more
+//
+// The first Step checks what Start checks. Housekeeping, such as stopping idle
+// instances, is done by the way and makes nothing due. An engine that was
+// started cannot be stepped, nor the other way round; one goroutine steps at a
+// time. Package enginetest has the loop around it.
+func (e *Engine) Step(ctx context.Context) (next time.Time, did bool, err error) {
+	if err := e.beginStep(ctx); err != nil {
+		return time.Time{}, false, fmt.Errorf("engine: step: %w", err)
+	}
+	now := e.clock.Now()
+	e.pool.EvictIdle(now.Add(-e.cfg.Instances.Idle))
+	e.sweepIfDue(ctx, now)
+	for _, work := range []func(context.Context, time.Time) (bool, error){e.fire, e.builds.drain, e.runs.drain} {
+		had, err := work(ctx, now)
+		if err != nil {
+			return time.Time{}, did, fmt.Errorf("engine: step: %w", err)
+		}
+		did = did || had
+	}
+	for _, nextDue := range []func(context.Context) (time.Time, bool, error){e.store.NextSchedule, e.store.Builds().NextDue, e.store.Runs().NextDue} {
+		at, ok, err := nextDue(ctx)
+		if err != nil {
+			return time.Time{}, did, fmt.Errorf("engine: step: %w", err)
+		}
+		if ok && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
+	}
+	return next, did, nil
+}
+
+// beginStep lets an engine run without loops, the first time.
+func (e *Engine) beginStep(ctx context.Context) error {
+	l := &e.life
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.state == created:
+		l.stepped = true
+		return e.begin(ctx)
+	case l.state == running && l.stepped:
+		return nil
+	}
+	return errors.New("the engine was started or stopped")
+}
+
+// sweepIfDue sweeps when the last time was long enough ago.
+func (e *Engine) sweepIfDue(ctx context.Context, now time.Time) {
+	if now.Sub(e.swept) >= sweepEvery {
+		e.swept = now
+		e.sweep(ctx, now)
+	}
+}
+
+// drain claims what is due and works on it, one row after the other.
+func (w *worker[T]) drain(ctx context.Context, now time.Time) (did bool, err error) {
+	rows, err := w.queue.Claim(ctx, store.ClaimParams{Now: now, LeaseUntil: now.Add(w.e.cfg.Work.Lease), Limit: w.slots, After: w.after})
+	for _, c := range rows {
+		w.hold(ctx, c)()
+	}
+	w.turn(rows)
+	return len(rows) > 0, err
+}
