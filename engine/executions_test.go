@@ -225,7 +225,7 @@ func TestLogsKeepTheirEnd(t *testing.T) {
 // TestTimeLimits uses a process that does not give way.
 func TestTimeLimits(t *testing.T) {
 	t.Parallel()
-	h := start(t, node(t), func(c *engine.Config) { c.Limits.SyncTimeout, c.Work.Grace = 3*time.Second, 200*time.Millisecond })
+	h := start(t, node(t), func(c *engine.Config) { c.Limits.SyncTimeout, c.Work.Grace = 10*time.Second, 200*time.Millisecond })
 	create := func(id string, timeout int) {
 		_, err := h.p.CreateFunction(t.Context(), engine.System, engine.FunctionParams{ID: id, Name: id, Runtime: h.runtime(t, "node"), Entrypoint: "i.js", Timeout: timeout})
 		if err != nil {
@@ -242,7 +242,7 @@ func TestTimeLimits(t *testing.T) {
 	create("long", 60)
 	for _, path := range []string{"/wait", "/spin"} {
 		x := h.execute(t, "short", engine.ExecuteParams{Path: path})
-		if x.Status != "failed" || x.ResponseStatusCode != 500 || !strings.Contains(x.Errors, "Execution timed out.") || x.Duration > 3*time.Second {
+		if x.Status != "failed" || x.ResponseStatusCode != 500 || !strings.Contains(x.Errors, "Execution timed out.") || x.Duration > 8*time.Second {
 			t.Errorf("%s: %+v", path, x.Execution)
 		}
 		if path == "/wait" && x.Logs != "began\n" {
