@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"path"
 	"runtime/debug"
 	"strings"
@@ -29,7 +30,7 @@ type Options struct {
 	// localhost always may. Default: those two only.
 	AllowedOrigins []string
 	// TrustProxy takes the client's address from the first entry of
-	// X-Forwarded-For. Set it only behind a proxy that overwrites the header.
+	// X-Forwarded-For, if it is one. Set it only behind a proxy that overwrites the header.
 	TrustProxy bool
 	// CreateLimit is how many functions may be created per project and day, by
 	// requests to this handler. Default: no limit.
@@ -197,8 +198,8 @@ func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 func (a *API) clientIP(r *http.Request) string {
 	if a.opt.TrustProxy {
 		first, _, _ := strings.Cut(r.Header.Get("X-Forwarded-For"), ",")
-		if first = strings.TrimSpace(first); first != "" {
-			return first
+		if addr, err := netip.ParseAddr(hostname(strings.TrimSpace(first))); err == nil {
+			return addr.WithZone("").String()
 		}
 	}
 	return remoteIP(r)

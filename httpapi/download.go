@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"fmt"
+	"io"
 	"math"
 	"net/http"
 	"regexp"
@@ -37,13 +38,27 @@ func (a *API) download(c *call) error {
 	h.Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", id+".tar.gz"))
 	h.Set("Cache-Control", "private, max-age=3888000")
 	h.Set("ETag", strconv.Quote(id+"-"+strconv.FormatInt(src.Modified.UnixMilli(), 36))) // an id can be chosen again after a delete
-	w := &rangeWriter{ResponseWriter: c.w}
-	http.ServeContent(w, r, "", src.Modified, src)
+	w, content := &rangeWriter{ResponseWriter: c.w}, &archiveReader{ReadSeeker: src}
+	http.ServeContent(w, r, "", src.Modified, content)
 	if w.refused {
 		h.Del("Content-Disposition")
 		return engine.Errorf(engine.TypeRange, "")
 	}
-	return nil
+	return content.err
+}
+
+// archiveReader remembers why it could not be read, which ServeContent does not tell.
+type archiveReader struct {
+	io.ReadSeeker
+	err error
+}
+
+func (r *archiveReader) Read(p []byte) (int, error) {
+	n, err := r.ReadSeeker.Read(p)
+	if err != nil && err != io.EOF {
+		r.err = fmt.Errorf("read a source archive: %w", err)
+	}
+	return n, err
 }
 
 // rangeWriter keeps the answer to a range that does not exist from being

@@ -432,11 +432,17 @@ func TestDynamicKey(t *testing.T) {
 
 func TestClientAddress(t *testing.T) {
 	t.Parallel()
-	for trust, want := range map[bool]string{false: "127.0.0.1", true: "203.0.113.9"} {
-		s := newServer(t, func(u *setup) { u.opt.TrustProxy = trust })
-		fn := s.deployed(t, "address")
-		if got := s.with("X-Forwarded-For", "203.0.113.9, 10.0.0.1").execute(t, fn).ok(201).text("responseBody"); got != want {
-			t.Errorf("trust %v: %q, want %q", trust, got, want)
+	trusting, wary := newServer(t, func(u *setup) { u.opt.TrustProxy = true }), newServer(t)
+	fn := trusting.deployed(t, "address")
+	for sent, want := range map[string]string{
+		"203.0.113.9, 10.0.0.1": "203.0.113.9", " 203.0.113.9 ": "203.0.113.9", "203.0.113.9:4711": "203.0.113.9", "2001:DB8::1": "2001:db8::1", "[2001:db8::1]:443, x": "2001:db8::1",
+		"fe80::1%../../etc": "fe80::1", "unknown, 203.0.113.9": "127.0.0.1", ", 203.0.113.9": "127.0.0.1", "<script>": "127.0.0.1", "": "127.0.0.1",
+	} {
+		if got := trusting.with("X-Forwarded-For", sent).execute(t, fn).ok(201).text("responseBody"); got != want {
+			t.Errorf("%q gives %q, want %q", sent, got, want)
 		}
+	}
+	if got := wary.with("X-Forwarded-For", "203.0.113.9").execute(t, wary.deployed(t, "address")).ok(201).text("responseBody"); got != "127.0.0.1" {
+		t.Errorf("got %q", got)
 	}
 }

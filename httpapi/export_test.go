@@ -26,6 +26,9 @@ func (a *API) Scopes() map[string]string {
 // ParseForm reads a query string.
 func ParseForm(raw string) map[string]any { return parseForm(raw) }
 
+// ParseJSON reads a JSON body.
+func ParseJSON(raw []byte) (map[string]any, error) { return parseJSON(raw) }
+
 // ParseQueries reads the queries of a list of functions from a query string.
 func ParseQueries(raw string, legacy bool) (engine.Query, error) {
 	in := &input{values: parseForm(raw)}

@@ -1,9 +1,13 @@
 package httpapi_test
 
 import (
+	"bytes"
+	"encoding/json"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/fnkit/fnkit/httpapi"
 )
@@ -33,6 +37,31 @@ func FuzzForm(f *testing.F) {
 		values := httpapi.ParseForm(raw)
 		if len(values) > strings.Count(raw, "&")+1 {
 			t.Errorf("%q gives %v", raw, values)
+		}
+	})
+}
+
+// Whatever is sent as JSON gives what the standard library reads from it, or
+// nothing where it reads none.
+func FuzzJSON(f *testing.F) {
+	for _, seed := range []string{`{"a":1,"b":"x","c":[1.0,{"d":null}],"a":true}`, ` {"a" : {} } `, `{"a":1}}`, `{5:1}`, `[1]`, `"x"`, `0`, "{\"a\":\"\xff\"}", `{"\u0061":"\ud800"}`, `{"a":1,}`} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		got, err := httpapi.ParseJSON(raw)
+		var v any
+		dec := json.NewDecoder(bytes.NewReader(raw))
+		dec.UseNumber()
+		broken := !json.Valid(raw) || !utf8.Valid(raw) || dec.Decode(&v) != nil
+		want, isObject := v.(map[string]any)
+		if broken || !isObject {
+			want = map[string]any{}
+		}
+		if err != nil && isObject {
+			t.Errorf("%q: %v", raw, err)
+		}
+		if err == nil && !reflect.DeepEqual(got, want) {
+			t.Errorf("%q gives %#v, want %#v", raw, got, want)
 		}
 	})
 }

@@ -1,6 +1,8 @@
 package httpapi_test
 
 import (
+	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -12,6 +14,7 @@ import (
 	"github.com/benbjohnson/clock"
 
 	"github.com/fnkit/fnkit/httpapi"
+	"github.com/fnkit/fnkit/store"
 )
 
 func TestPreflight(t *testing.T) {
@@ -188,6 +191,59 @@ func TestUnknownIds(t *testing.T) {
 		}
 		a := s.do(t, req[0], req[1], validBody(op))
 		a.ok(404).fails("function_not_found")
+	}
+}
+
+// brokenBlobs are archives on a disk that fails after some bytes.
+type brokenBlobs struct {
+	store.Blobs
+	good int64
+}
+
+type brokenBlob struct {
+	io.ReadSeekCloser
+	good *int64
+}
+
+func (b brokenBlobs) Open(ctx context.Context, key string) (io.ReadSeekCloser, int64, error) {
+	r, size, err := b.Blobs.Open(ctx, key)
+	return brokenBlob{r, &b.good}, size, err
+}
+
+func (b brokenBlob) Read(p []byte) (int, error) {
+	if *b.good <= 0 {
+		return 0, errors.New("a bad sector")
+	}
+	n, err := b.ReadSeekCloser.Read(p[:min(int64(len(p)), *b.good)])
+	*b.good -= int64(n)
+	return n, err
+}
+
+// What fails in the middle of an answer is seen as a break by the client, and reported.
+func TestAnswerBreaksOff(t *testing.T) {
+	t.Parallel()
+	seen := make(chan httpapi.Outcome, 10)
+	s := newServer(t, func(u *setup) {
+		u.idle, u.cfg.Blobs = true, brokenBlobs{u.cfg.Blobs, 100}
+		u.opt.OnResponse = func(_ *http.Request, o httpapi.Outcome) { seen <- o }
+	})
+	fn := s.create(t, "echo")
+	id := s.upload(t, fn, form{code: archive(t)}).ok(202).id()
+	<-seen
+	<-seen
+	req, err := http.NewRequestWithContext(t.Context(), "GET", s.url+"/v1/functions/"+fn+"/deployments/"+id+"/download", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header = s.header
+	if resp, err := http.DefaultClient.Do(req); err == nil { // it may break off before the head
+		if raw, err := io.ReadAll(resp.Body); err == nil {
+			t.Errorf("%d bytes look whole", len(raw))
+		}
+		resp.Body.Close()
+	}
+	if o := <-seen; o.Route != "functionsGetDeploymentDownload" || o.Status != 200 || o.Bytes > 100 || o.Err == nil || !strings.Contains(o.Err.Error(), "a bad sector") {
+		t.Errorf("got %+v", o)
 	}
 }
 
