@@ -9,13 +9,14 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fnkit/fnkit/store"
 )
 
 // known is what a call needs of a function: read once, used until its
-// revision changes. It is never changed after it was made.
+// revision changes. Nothing but minted is changed after it was made.
 type known struct {
 	fn     Function
 	dep    Deployment        // the active one; zero if there is none
@@ -24,6 +25,7 @@ type known struct {
 	spec   Specification
 	rt     Runtime
 	has    bool // the sandbox can run rt
+	minted atomic.Pointer[minted]
 }
 
 // instanceKey names the instances that may serve calls of this state.

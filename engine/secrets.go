@@ -107,6 +107,26 @@ func (s *secrets) mint(f Function, ttl time.Duration) (string, error) {
 	return dynamicPrefix + signed, err
 }
 
+// minted is a key and the second it was made in.
+type minted struct {
+	at  int64
+	key string
+}
+
+// executionKey returns the key for an execution that begins now. Ends are whole
+// seconds, so all that begin in one have the same, and it is signed once.
+func (s *secrets) executionKey(k *known, ttl time.Duration) (string, error) {
+	at := s.now().Unix()
+	if m := k.minted.Load(); m != nil && m.at == at {
+		return m.key, nil
+	}
+	key, err := s.mint(k.fn, ttl)
+	if err == nil {
+		k.minted.Store(&minted{at, key})
+	}
+	return key, err
+}
+
 // ActorForKey verifies a key that was minted for an execution or a build
 // ("dynamic_…") of the project, and returns its actor. The error is
 // user_unauthorized.
