@@ -417,6 +417,34 @@ func TestAStoreThatIsDownIsNotHammered(t *testing.T) {
 	}
 }
 
+func TestAStoreThatTakesNothingIsNotHammeredBySchedules(t *testing.T) {
+	t.Parallel()
+	r := &records{}
+	h := open(t, funcs(ok), withRecords(r), func(c *engine.Config) { c.Work.Poll = 30 * time.Millisecond })
+	h.function(t, "f", fnbox.RuntimeID, "f")
+	fn, err := h.cfg.Store.UpdateFunction(t.Context(), "shop", "f", func(f *engine.Function) error {
+		f.Schedule, f.NextRunAt = "0 0 1 1 *", time.Now().Add(-time.Second).Truncate(time.Millisecond)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fault, writes := failing("tx", 10)
+	r.set(fault)
+	before := time.Now()
+	if err := h.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer h.stop(t)
+	eventually(t, func() (engine.Function, bool) {
+		f, err := h.p.GetFunction(t.Context(), engine.System, "f")
+		return f, err == nil && !f.NextRunAt.Equal(fn.NextRunAt)
+	})
+	if took := time.Since(before); writes.Load() < 10 || took < 9*30*time.Millisecond {
+		t.Errorf("%d writes within %s", writes.Load(), took)
+	}
+}
+
 // TestProjectVariablesReachTheNextCall: the host changes what all functions of
 // a project share.
 func TestProjectVariablesReachTheNextCall(t *testing.T) {

@@ -183,13 +183,18 @@ func (e *Engine) call() (ctx context.Context, done func(), err error) {
 
 // evict stops idle instances as they become due.
 func (e *Engine) evict(ctx context.Context) {
+	idle := e.cfg.Instances.Idle
 	for {
 		now := e.clock.Now()
-		wait := e.cfg.Instances.Idle
-		if next, ok := e.pool.EvictIdle(now.Add(-e.cfg.Instances.Idle)); ok {
-			wait = next.Add(e.cfg.Instances.Idle).Sub(now)
+		next, ok := e.pool.EvictIdle(now.Add(-idle))
+		if !ok {
+			next = now
 		}
-		timer := e.clock.Timer(max(wait, time.Millisecond))
+		wait := next.Add(idle).Sub(e.clock.Now())
+		if wait <= 0 {
+			continue
+		}
+		timer := e.clock.Timer(wait)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():

@@ -33,8 +33,11 @@ func (e *Engine) schedules(ctx context.Context) {
 			continue // there may be more
 		}
 		wait := e.cfg.Work.Poll
-		if next, ok, err := e.store.NextSchedule(ctx); err == nil && ok {
-			wait = min(wait, max(next.Sub(e.clock.Now()), time.Millisecond))
+		if next, ok, failed := e.store.NextSchedule(ctx); ok && failed == nil && err == nil {
+			wait = min(wait, next.Sub(e.clock.Now()))
+		}
+		if wait <= 0 {
+			continue // it became due meanwhile
 		}
 		timer := e.clock.Timer(wait)
 		select {

@@ -60,10 +60,11 @@ func (w *worker[T]) loop(claim, ctx context.Context) {
 		if claim.Err() != nil && w.busy() == 0 {
 			return
 		}
-		if more {
+		wait := next.Sub(w.e.clock.Now())
+		if more || wait <= 0 { // the step took long, or the clock was moved
 			continue
 		}
-		timer := w.e.clock.Timer(max(next.Sub(w.e.clock.Now()), time.Millisecond))
+		timer := w.e.clock.Timer(wait)
 		select {
 		case <-timer.C:
 		case <-w.wakeup:
