@@ -185,9 +185,8 @@ func (e *Engine) checkFunction(f FunctionParams, create bool) error {
 		rule{"templateVersion", CheckText(f.Template.Version, 0, MaxProvider)},
 		rule{"specification", e.CheckSpecification(f.Specification)},
 	)
-	if f.Policy != nil {
-		rules = append(rules, rule{"fnkit.timeZone", CheckTimeZone(f.Policy.TimeZone)}, rule{"fnkit.catchUp", CheckCatchUp(f.Policy.CatchUp)})
-	}
+	policy := f.Policy.over(Policy{})
+	rules = append(rules, rule{"fnkit.timeZone", CheckTimeZone(policy.TimeZone)}, rule{"fnkit.catchUp", CheckCatchUp(policy.CatchUp)})
 	return firstBroken(rules)
 }
 
@@ -241,13 +240,11 @@ func (e *Engine) apply(fn *Function, f FunctionParams, now time.Time) {
 	fn.Name = f.Name
 	fn.Runtime = cmp.Or(f.Runtime, fn.Runtime)
 	fn.Execute, fn.Events, fn.Scopes = slices.Clone(f.Execute), slices.Clone(f.Events), slices.Clone(f.Scopes)
-	if f.Schedule != fn.Schedule || f.Policy != nil && f.Policy.TimeZone != fn.Policy.TimeZone {
+	policy := f.Policy.over(fn.Policy)
+	if f.Schedule != fn.Schedule || policy.TimeZone != fn.Policy.TimeZone {
 		fn.NextRunAt = time.Time{} // what the old one missed is not caught up
 	}
-	fn.Schedule = f.Schedule
-	if f.Policy != nil {
-		fn.Policy = *f.Policy
-	}
+	fn.Schedule, fn.Policy = f.Schedule, policy
 	fn.Timeout = cmp.Or(f.Timeout, DefaultTimeout)
 	fn.Enabled, fn.Logging = !f.Disabled, !f.NoLogging
 	fn.Entrypoint = cmp.Or(f.Entrypoint, fn.Entrypoint)

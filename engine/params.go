@@ -69,10 +69,28 @@ type FunctionParams struct {
 	ProviderBranch        string
 	ProviderSilentMode    bool
 	ProviderRootDirectory string
-	// Policy says how the function is run beyond that; on update, nil keeps it.
-	Policy *Policy
+	// Policy says how the function is run beyond that.
+	Policy PolicyParams
 	// Template deploys a template at create.
 	Template Template
+}
+
+// PolicyParams change a Policy. What is nil is kept, on create it is the
+// default; a pointer to the zero value goes back to the default.
+type PolicyParams struct {
+	TimeZone *string
+	CatchUp  *CatchUp
+}
+
+// over returns a policy with the changes.
+func (p PolicyParams) over(policy Policy) Policy {
+	if p.TimeZone != nil {
+		policy.TimeZone = *p.TimeZone
+	}
+	if p.CatchUp != nil {
+		policy.CatchUp = *p.CatchUp
+	}
+	return policy
 }
 
 // DefaultTimeout is the timeout of a function that asks for none, in seconds.

@@ -17,7 +17,7 @@ import (
 func quiet(_ context.Context, c *fnbox.Context) error { return c.Text(http.StatusOK, "") }
 
 // kit has one function, "f", with a schedule.
-func kit(t *testing.T, schedule string, policy *engine.Policy) *enginetest.Kit {
+func kit(t *testing.T, schedule string, policy engine.PolicyParams) *enginetest.Kit {
 	t.Helper()
 	k := enginetest.New(t, fnbox.Funcs{"f": quiet})
 	k.Deploy("shop", engine.FunctionParams{ID: "f", Schedule: schedule, Policy: policy})
@@ -78,7 +78,7 @@ func TestScheduleFires(t *testing.T) {
 // not caught up.
 func TestScheduleFollowsChanges(t *testing.T) {
 	t.Parallel()
-	k := kit(t, "0 * * * *", nil)
+	k := kit(t, "0 * * * *", engine.PolicyParams{})
 	k.Advance(90 * time.Minute) // 01:30
 	update(t, k, engine.FunctionParams{Schedule: "0 * * * *", Disabled: true})
 	k.Advance(2 * time.Hour) // 03:30
@@ -93,7 +93,7 @@ func TestScheduleFollowsChanges(t *testing.T) {
 
 func TestScheduleNeedsADeployment(t *testing.T) {
 	t.Parallel()
-	k := kit(t, "0 * * * *", nil)
+	k := kit(t, "0 * * * *", engine.PolicyParams{})
 	shop := k.Project("shop")
 	fn, err := shop.GetFunction(t.Context(), engine.System, "f")
 	if err != nil {
@@ -128,13 +128,13 @@ func down(k *enginetest.Kit, d time.Duration) { k.Clock.Set(k.Clock.Now().Add(d)
 func TestCatchUp(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		policy *engine.Policy
+		policy engine.PolicyParams
 		want   []string
 	}{
-		"default": {nil, []string{"01T03:00", "01T04:00"}},
-		"once":    {&engine.Policy{CatchUp: engine.CatchUpOnce}, []string{"01T03:00", "01T04:00"}},
-		"skip":    {&engine.Policy{CatchUp: engine.CatchUpSkip}, []string{"01T04:00"}},
-		"all":     {&engine.Policy{CatchUp: engine.CatchUpAll}, []string{"01T01:00", "01T02:00", "01T03:00", "01T04:00"}},
+		"default": {engine.PolicyParams{}, []string{"01T03:00", "01T04:00"}},
+		"once":    {engine.PolicyParams{CatchUp: new(engine.CatchUpOnce)}, []string{"01T03:00", "01T04:00"}},
+		"skip":    {engine.PolicyParams{CatchUp: new(engine.CatchUpSkip)}, []string{"01T04:00"}},
+		"all":     {engine.PolicyParams{CatchUp: new(engine.CatchUpAll)}, []string{"01T01:00", "01T02:00", "01T03:00", "01T04:00"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -149,7 +149,7 @@ func TestCatchUp(t *testing.T) {
 // A run that is late, but by less than the resolution of schedules, was not missed.
 func TestCatchUpSkipTakesLateRuns(t *testing.T) {
 	t.Parallel()
-	k := kit(t, "0 * * * *", &engine.Policy{CatchUp: engine.CatchUpSkip})
+	k := kit(t, "0 * * * *", engine.PolicyParams{CatchUp: new(engine.CatchUpSkip)})
 	down(k, time.Hour+59*time.Second)
 	k.Drain()
 	sameRuns(t, k, "01T01:00")
@@ -157,7 +157,7 @@ func TestCatchUpSkipTakesLateRuns(t *testing.T) {
 
 func TestCatchUpAllIsBounded(t *testing.T) {
 	t.Parallel()
-	k := kit(t, "* * * * *", &engine.Policy{CatchUp: engine.CatchUpAll})
+	k := kit(t, "* * * * *", engine.PolicyParams{CatchUp: new(engine.CatchUpAll)})
 	down(k, 10*time.Hour)
 	k.Drain()
 	got := firedAt(k, time.UTC)
@@ -168,7 +168,7 @@ func TestCatchUpAllIsBounded(t *testing.T) {
 
 func TestClockJumps(t *testing.T) {
 	t.Parallel()
-	k := kit(t, "0 * * * *", nil)
+	k := kit(t, "0 * * * *", engine.PolicyParams{})
 	k.Advance(150 * time.Minute) // 02:30
 	k.Clock.Set(enginetest.Epoch.Add(10 * time.Minute))
 	update(t, k, engine.FunctionParams{Schedule: "0 * * * *", Disabled: true})
@@ -185,27 +185,27 @@ func TestScheduleTimeZone(t *testing.T) {
 	}
 	k := enginetest.New(t, fnbox.Funcs{"f": quiet})
 	k.Clock.Set(time.Date(2026, 3, 28, 0, 0, 0, 0, time.UTC))
-	k.Deploy("shop", engine.FunctionParams{ID: "f", Schedule: "30 2 * * *", Policy: &engine.Policy{TimeZone: "Europe/Berlin"}})
+	k.Deploy("shop", engine.FunctionParams{ID: "f", Schedule: "30 2 * * *", Policy: engine.PolicyParams{TimeZone: new("Europe/Berlin")}})
 	k.Advance(72 * time.Hour)
 	if got := firedAt(k, berlin); !slices.Equal(got, []string{"28T02:30", "29T03:00", "30T02:30"}) { // on the 29th the clock skips 02:30
 		t.Errorf("runs %v", got)
 	}
 	update(t, k, engine.FunctionParams{Schedule: "30 2 * * *"}) // keeps the zone
-	fn := update(t, k, engine.FunctionParams{Schedule: "30 2 * * *", Policy: &engine.Policy{}})
+	fn := update(t, k, engine.FunctionParams{Schedule: "30 2 * * *", Policy: engine.PolicyParams{TimeZone: new("")}})
 	if fn.Policy.TimeZone != "" || fn.NextRunAt.Format("15:04") != "02:30" {
 		t.Errorf("got %+v", fn)
 	}
 	for _, zone := range []string{"Local", "Nowhere/Town", "../etc/passwd", strings.Repeat("x", 65)} {
-		_, err := k.Project("shop").UpdateFunction(t.Context(), engine.System, "f", engine.FunctionParams{Name: "f", Policy: &engine.Policy{TimeZone: zone}})
+		_, err := k.Project("shop").UpdateFunction(t.Context(), engine.System, "f", engine.FunctionParams{Name: "f", Policy: engine.PolicyParams{TimeZone: &zone}})
 		fails(t, err, engine.TypeArgument)
 	}
-	_, err = k.Project("shop").UpdateFunction(t.Context(), engine.System, "f", engine.FunctionParams{Name: "f", Policy: &engine.Policy{CatchUp: "twice"}})
+	_, err = k.Project("shop").UpdateFunction(t.Context(), engine.System, "f", engine.FunctionParams{Name: "f", Policy: engine.PolicyParams{CatchUp: new(engine.CatchUp("twice"))}})
 	fails(t, err, engine.TypeArgument)
 }
 
 func TestImpossibleSchedule(t *testing.T) {
 	t.Parallel()
-	k := kit(t, "0 0 30 2 *", nil)
+	k := kit(t, "0 0 30 2 *", engine.PolicyParams{})
 	k.Deploy("shop", engine.FunctionParams{ID: "g", Entrypoint: "f", Schedule: "0 0 * * *"})
 	k.Advance(36 * time.Hour)
 	sameRuns(t, k)
@@ -217,7 +217,7 @@ func TestImpossibleSchedule(t *testing.T) {
 // Several engines on one store, each with a clock a little off, fire every tick once.
 func TestEnginesDoNotFireTwice(t *testing.T) {
 	t.Parallel()
-	k := kit(t, "*/10 * * * *", nil)
+	k := kit(t, "*/10 * * * *", engine.PolicyParams{})
 	var others []*enginetest.Kit
 	for i := range 3 {
 		o := enginetest.New(t, fnbox.Funcs{"f": quiet}, func(c *engine.Config) { c.Store, c.Blobs = k.Config().Store, k.Config().Blobs })

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/fnkit/fnkit/engine"
 )
@@ -39,12 +40,13 @@ func (v version) after(server version) bool {
 
 // The models as older clients know them, alone and in lists.
 
-func (v version) function(f engine.Function, o object) object {
+func (v version) function(f engine.Function, o object, now time.Time) object {
 	if v.before(6) {
 		o = o.drop("scopes", "specification")
 	}
 	if v.before(4) {
-		o = append(o, field{"schedulePrevious", date(f.LastRunAt)}, field{"scheduleNext", date(f.NextRunAt)})
+		previous, next := engine.ScheduleTimes(f, now)
+		o = append(o, field{"schedulePrevious", date(previous)}, field{"scheduleNext", date(next)})
 	}
 	return o
 }

@@ -25,7 +25,7 @@ func (a *API) listFunctions(c *call) error {
 		return err
 	}
 	return c.list("functions", list.Total, each(list.Items, func(f engine.Function) object {
-		return c.format.function(f, functionModel(f, vars[f.ID]))
+		return c.format.function(f, functionModel(f, vars[f.ID]), a.cfg.Clock.Now())
 	}))
 }
 
@@ -38,7 +38,7 @@ func (c *call) function(status int, f engine.Function, err error) error {
 	if err != nil {
 		return err
 	}
-	return c.json(status, c.format.function(f, functionModel(f, vars[f.ID])))
+	return c.json(status, c.format.function(f, functionModel(f, vars[f.ID]), c.api.cfg.Clock.Now()))
 }
 
 func (a *API) createFunction(c *call) error {
@@ -103,6 +103,24 @@ func (a *API) functionParams(in *input, create bool) engine.FunctionParams {
 		}
 	}
 	p.Specification = in.text("specification", a.eng.CheckSpecification)
+	p.Policy = policyParams(in)
+	return p
+}
+
+// policyParams reads the settings that the reference does not have. What is
+// absent is kept; a null goes back to the default.
+func policyParams(in *input) (p engine.PolicyParams) {
+	ext, given := in.extension()
+	if !given {
+		return p
+	}
+	if _, given := ext.values["timeZone"]; given || ext.values == nil {
+		p.TimeZone = new(ext.text("timeZone", engine.CheckTimeZone))
+	}
+	if _, given := ext.values["catchUp"]; given || ext.values == nil {
+		p.CatchUp = new(engine.CatchUp(ext.text("catchUp", func(s string) error { return engine.CheckCatchUp(engine.CatchUp(s)) })))
+	}
+	in.err = ext.err
 	return p
 }
 

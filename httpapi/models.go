@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"math"
 	"time"
 
@@ -18,7 +19,15 @@ func functionModel(f engine.Function, vars []engine.Variable) object {
 		{"entrypoint", f.Entrypoint}, {"commands", f.Commands}, {"version", "v4"},
 		{"installationId", f.InstallationID}, {"providerRepositoryId", f.ProviderRepositoryID},
 		{"providerBranch", f.ProviderBranch}, {"providerRootDirectory", f.ProviderRootDirectory},
-		{"providerSilentMode", f.ProviderSilentMode}, {"specification", f.Specification},
+		{"providerSilentMode", f.ProviderSilentMode}, {"specification", f.Specification}, {"fnkit", functionExtension(f)},
+	}
+}
+
+// functionExtension is what the reference does not have.
+func functionExtension(f engine.Function) object {
+	return object{
+		{"timeZone", cmp.Or(f.Policy.TimeZone, "UTC")}, {"catchUp", string(cmp.Or(f.Policy.CatchUp, engine.CatchUpOnce))},
+		{"nextRunAt", date(f.NextRunAt)}, {"lastRunAt", date(f.LastRunAt)},
 	}
 }
 

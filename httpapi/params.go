@@ -21,7 +21,19 @@ import (
 type input struct {
 	values map[string]any
 	path   func(name string) string
+	prefix string // of the names in errors
 	err    error
+}
+
+// extension returns the input of the object "fnkit"; if that is null, it has no
+// values at all. given is false if it is absent.
+func (in *input) extension() (ext *input, given bool) {
+	v, given := in.values["fnkit"]
+	fields, isObject := v.(map[string]any)
+	if v != nil && !isObject {
+		in.fail("fnkit", errors.New("Value must be a valid object"))
+	}
+	return &input{values: fields, prefix: "fnkit.", err: in.err}, given && in.err == nil
 }
 
 // get returns a parameter that is there.
@@ -32,7 +44,7 @@ func (in *input) get(name string) (v any, ok bool) {
 
 func (in *input) fail(name string, rule error) {
 	if in.err == nil && rule != nil {
-		in.err = engine.InvalidParam(name, rule)
+		in.err = engine.InvalidParam(in.prefix+name, rule)
 	}
 }
 

@@ -1,0 +1,59 @@
+package httpapi_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/benbjohnson/clock"
+)
+
+// What the reference does not have lies under one object: absent keeps, null
+// goes back to the default.
+func TestFunctionExtension(t *testing.T) {
+	t.Parallel()
+	mock := clock.NewMock()
+	mock.Set(time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC))
+	s := newServer(t, func(u *setup) { u.idle, u.cfg.Clock = true, mock })
+	policy := func(a answer) string {
+		t.Helper()
+		ext, _ := a.ok(a.status).body["fnkit"].(map[string]any)
+		if ext["nextRunAt"] != "" || ext["lastRunAt"] != "" {
+			t.Errorf("it is due without a deployment: %s", a.raw)
+		}
+		return ext["timeZone"].(string) + " " + ext["catchUp"].(string)
+	}
+	fn := s.create(t, "echo", "schedule", "0 3 * * *", "fnkit", map[string]any{"timeZone": "Asia/Tokyo"})
+	put := func(settings ...any) answer {
+		t.Helper()
+		body := map[string]any{"name": "n"}
+		for i := 0; i < len(settings); i += 2 {
+			body[settings[i].(string)] = settings[i+1]
+		}
+		return s.do(t, "PUT", "/functions/"+fn, body)
+	}
+	for _, c := range []struct {
+		settings []any
+		want     string
+	}{
+		{nil, "Asia/Tokyo once"},
+		{[]any{"fnkit", map[string]any{"catchUp": "all"}}, "Asia/Tokyo all"},
+		{[]any{"fnkit", map[string]any{}}, "Asia/Tokyo all"},
+		{[]any{"fnkit", map[string]any{"timeZone": nil}}, "UTC all"},
+		{[]any{"fnkit", map[string]any{"timeZone": "America/Lima", "catchUp": "skip"}}, "America/Lima skip"},
+		{[]any{"fnkit", nil}, "UTC once"},
+	} {
+		if got := policy(put(c.settings...).ok(200)); got != c.want {
+			t.Errorf("after %v: %s, want %s", c.settings, got, c.want)
+		}
+	}
+	for _, bad := range []any{"text", 1, true, []any{}, map[string]any{"timeZone": 1}, map[string]any{"timeZone": "Nowhere"}, map[string]any{"timeZone": "Local"}, map[string]any{"catchUp": "never"}, map[string]any{"catchUp": []any{}}} {
+		put("fnkit", bad).ok(400).fails("general_argument_invalid")
+	}
+	put("fnkit", map[string]any{"catchUp": "never"}).fails("general_argument_invalid", "Invalid `fnkit.catchUp` param: Value must be one of (once, skip, all)")
+
+	put("schedule", "30 3 * * *", "fnkit", map[string]any{"timeZone": "Asia/Tokyo"}).ok(200)
+	old := s.with("X-Appwrite-Response-Format", "1.3.0").get(t, "/functions/"+fn).ok(200)
+	if old.text("scheduleNext") != "2026-07-01T18:30:00.000+00:00" || old.text("schedulePrevious") != "2026-06-30T18:30:00.000+00:00" {
+		t.Errorf("got %s", old.raw)
+	}
+}
