@@ -430,6 +430,22 @@ func TestDynamicKey(t *testing.T) {
 	s.with("X-Appwrite-Key", key+"x").get(t, "/functions").ok(401).fails("user_unauthorized")
 }
 
+// A key is valid for as long as the function may run, and a minute more.
+func TestDynamicKeyExpires(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	fn := s.deployed(t, "key", "scopes", []string{"functions.read"}, "timeout", 7)
+	before := time.Now()
+	key := s.execute(t, fn).ok(201).text("responseBody")
+	after := time.Now()
+	later := clock.NewMock()
+	elsewhere := newServer(t, func(u *setup) { u.idle, u.cfg.Clock, u.cfg.Store = true, later, s.store }).with("X-Appwrite-Key", key)
+	later.Set(before.Add(65 * time.Second))
+	elsewhere.get(t, "/functions/"+fn).ok(200)
+	later.Set(after.Add(70 * time.Second))
+	elsewhere.get(t, "/functions/"+fn).ok(401).fails("user_unauthorized")
+}
+
 func TestClientAddress(t *testing.T) {
 	t.Parallel()
 	trusting, wary := newServer(t, func(u *setup) { u.opt.TrustProxy = true }), newServer(t)
