@@ -507,6 +507,47 @@ func TestAStartThatFails(t *testing.T) {
 	}
 }
 
+// TestAStartThatHangs: callers wait no longer than they must, the start is given
+// up, and whoever waits for it then is told.
+func TestAStartThatHangs(t *testing.T) {
+	t.Parallel()
+	var hangs atomic.Bool
+	var starts atomic.Int32
+	hangs.Store(true)
+	box := &broken{Box: funcs(ok), start: func(ctx context.Context) error {
+		starts.Add(1)
+		if hangs.Load() {
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		return nil
+	}}
+	h := start(t, box, func(c *engine.Config) {
+		c.Instances.Wait, c.Limits.StartTimeout = 200*time.Millisecond, 2*time.Second
+	})
+	h.ready(t, "f")
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			_, err := h.p.Execute(t.Context(), engine.System, "f", engine.ExecuteParams{})
+			fails(t, err, engine.TypeBusy)
+		})
+	}
+	wg.Wait()
+	if n := starts.Load(); n != 1 {
+		t.Errorf("%d starts for callers at once", n)
+	}
+	eventually(t, func() (engine.ExecuteResult, bool) { // whoever waits when the start is given up
+		x, err := h.p.Execute(t.Context(), engine.System, "f", engine.ExecuteParams{})
+		return x, err == nil && x.Status == "failed" && strings.Contains(x.Errors, "could not be started in time")
+	})
+	hangs.Store(false)
+	eventually(t, func() (engine.ExecuteResult, bool) {
+		x, err := h.p.Execute(t.Context(), engine.System, "f", engine.ExecuteParams{})
+		return x, err == nil && x.Status == "completed"
+	})
+}
+
 // TestNeighboursOfAKilledCall: a process that must be killed for one call takes
 // others with it. Those are not to blame.
 func TestNeighboursOfAKilledCall(t *testing.T) {

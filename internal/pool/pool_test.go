@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -286,6 +287,42 @@ func TestAnIdleInstanceGoesWhileABusyOneIsOnItsWayOut(t *testing.T) {
 		}
 		if err := <-long; err != nil {
 			t.Error(err)
+		}
+		w.close()
+	})
+}
+
+func TestWhoWaitsIsServedInTurn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, pool.Config{Max: 1, PerKey: 1, Waiting: 100})
+		target := w.target(key("p", "f"), 1)
+		var mu sync.Mutex
+		var order []int
+		var wg sync.WaitGroup
+		for i := range 20 {
+			wg.Go(func() {
+				ctx := t.Context()
+				if i%3 == 1 { // some leave
+					var cancel context.CancelFunc
+					ctx, cancel = context.WithTimeout(ctx, 10*time.Millisecond)
+					defer cancel()
+				}
+				in, err := w.p.Acquire(ctx, target)
+				if err != nil {
+					return
+				}
+				mu.Lock()
+				order = append(order, i)
+				mu.Unlock()
+				time.Sleep(100 * time.Millisecond)
+				w.p.Release(in, i%4 != 0) // some break what they used
+			})
+			synctest.Wait()
+		}
+		wg.Wait()
+		if !slices.IsSorted(order) || len(order) != 13 {
+			t.Errorf("served in the order %v", order)
 		}
 		w.close()
 	})

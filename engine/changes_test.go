@@ -1,0 +1,135 @@
+package engine_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/fnkit/fnkit/engine"
+	"github.com/fnkit/fnkit/sandbox"
+	"github.com/fnkit/fnkit/sandbox/fnbox"
+)
+
+// watched is a driver that tells what the last call was made with.
+type watched struct {
+	*fnbox.Box
+	mu    sync.Mutex
+	specs map[string]sandbox.Spec
+	last  string
+}
+
+func (w *watched) Start(ctx context.Context, s sandbox.Spec) (sandbox.Instance, error) {
+	w.mu.Lock()
+	w.specs[s.ID] = s
+	w.mu.Unlock()
+	return w.Box.Start(ctx, s)
+}
+
+func (w *watched) Invoke(ctx context.Context, id string, r sandbox.Request, s sandbox.Sink) (sandbox.Result, error) {
+	w.mu.Lock()
+	spec := w.specs[id]
+	w.last = fmt.Sprintf("%s %gcpu %dMB %s logging=%t X=%s name=%s", spec.Entrypoint, spec.CPUs, spec.Memory>>20, r.Timeout, r.Logging,
+		spec.Env["X"], spec.Env["APPWRITE_FUNCTION_NAME"])
+	w.mu.Unlock()
+	return w.Box.Invoke(ctx, id, r, s)
+}
+
+func (w *watched) said() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.last
+}
+
+func watch() *watched {
+	return &watched{Box: fnbox.New(fnbox.Funcs{"f": ok, "g": ok}), specs: map[string]sandbox.Spec{}}
+}
+
+// TestChangesReachTheVeryNextCall: at once on the engine that took them, after
+// MaxStaleness on another.
+func TestChangesReachTheVeryNextCall(t *testing.T) {
+	t.Parallel()
+	here, there := watch(), watch()
+	h := start(t, here, func(c *engine.Config) { c.Work.MaxStaleness = time.Hour })
+	other := h.beside(t, there, func(c *engine.Config) { c.Work.MaxStaleness = time.Nanosecond })
+	if err := other.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer other.stop(t)
+	h.ready(t, "f")
+	ctx := t.Context()
+	var v engine.Variable
+	first := h.active(t, "f")
+	update := func(p engine.FunctionParams) func() error {
+		return func() error {
+			_, err := h.p.UpdateFunction(ctx, engine.System, "f", p)
+			return err
+		}
+	}
+	value := "b"
+	for i, c := range []struct {
+		change func() error
+		want   string
+	}{
+		{func() error { return nil }, "f 1cpu 512MB 15s logging=true X= name=f"},
+		{func() (err error) { v, err = h.p.CreateVariable(ctx, engine.System, "f", "X", "a"); return err }, "f 1cpu 512MB 15s logging=true X=a name=f"},
+		{func() error { _, err := h.p.UpdateVariable(ctx, engine.System, "f", v.ID, "X", &value); return err }, "f 1cpu 512MB 15s logging=true X=b name=f"},
+		{update(engine.FunctionParams{Name: "n", Timeout: 7}), "f 1cpu 512MB 7s logging=true X=b name=n"},
+		{update(engine.FunctionParams{Name: "n", NoLogging: true, Specification: "s-2vcpu-4gb"}), "f 2cpu 4096MB 15s logging=false X=b name=n"},
+		{func() error { return h.p.DeleteVariable(ctx, engine.System, "f", v.ID) }, "f 2cpu 4096MB 15s logging=false X= name=n"},
+		{update(engine.FunctionParams{Name: "f", Entrypoint: "g"}), "f 1cpu 512MB 15s logging=true X= name=f"}, // the deployment has its own
+		{func() error { h.deploy(t, "f", map[string]string{"x": ""}); return nil }, "g 1cpu 512MB 15s logging=true X= name=f"},
+		{func() error { _, err := h.p.ActivateDeployment(ctx, engine.System, "f", first); return err }, "f 1cpu 512MB 15s logging=true X= name=f"},
+	} {
+		if err := c.change(); err != nil {
+			t.Fatal(err)
+		}
+		for where, e := range map[*watched]*host{here: h, there: other} {
+			e.execute(t, "f", engine.ExecuteParams{})
+			if got := where.said(); got != c.want {
+				t.Errorf("after change %d a call has %q, want %q (on the other engine: %t)", i, got, c.want, where == there)
+			}
+		}
+	}
+	if err := update(engine.FunctionParams{Name: "f", Disabled: true})(); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range []*host{h, other} {
+		_, err := e.p.Execute(ctx, engine.Actor{}, "f", engine.ExecuteParams{})
+		fails(t, err, engine.TypeFunction)
+	}
+	if err := h.p.DeleteFunction(ctx, engine.System, "f"); err != nil {
+		t.Fatal(err)
+	}
+	for where, e := range map[*watched]*host{here: h, there: other} {
+		_, err := e.p.Execute(ctx, engine.System, "f", engine.ExecuteParams{})
+		fails(t, err, engine.TypeFunction)
+		eventually(t, func() ([]sandbox.Instance, bool) {
+			all, err := where.List(ctx)
+			return all, err == nil && len(all) == 0
+		})
+	}
+}
+
+// TestDeletingAnOldDeploymentLeavesTheActiveOneWarm: no call pays for tidying up.
+func TestDeletingAnOldDeploymentLeavesTheActiveOneWarm(t *testing.T) {
+	t.Parallel()
+	box := watch()
+	h := start(t, box)
+	h.ready(t, "f")
+	old := h.active(t, "f")
+	h.deploy(t, "f", map[string]string{"x": ""})
+	h.execute(t, "f", engine.ExecuteParams{})
+	warm, err := box.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.p.DeleteDeployment(t.Context(), engine.System, "f", old); err != nil {
+		t.Fatal(err)
+	}
+	h.execute(t, "f", engine.ExecuteParams{})
+	if all, err := box.List(t.Context()); err != nil || len(all) != 1 || len(warm) != 1 || all[0].ID != warm[0].ID {
+		t.Errorf("instances %v, before %v, %v", all, warm, err)
+	}
+}
