@@ -2,12 +2,16 @@ package httpapi_test
 
 import (
 	"bytes"
+	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/fnkit/fnkit/httpapi"
 )
 
 func TestDeploymentModel(t *testing.T) {
@@ -113,6 +117,94 @@ func TestUploadErrors(t *testing.T) {
 	s.post(t, "/functions/"+fn+"/deployments", map[string]any{"activate": true}).ok(400).fails("storage_file_empty")
 	s.with("Content-Type", "multipart/form-data; boundary=x").post(t, "/functions/"+fn+"/deployments", "--x\r\nnonsense").ok(400).fails("general_bad_request")
 	s.with("Content-Type", "multipart/form-data").post(t, "/functions/"+fn+"/deployments", "x").ok(400).fails("general_bad_request")
+}
+
+// Forms that no client writes.
+func TestUploadForms(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, func(u *setup) { u.idle = true })
+	fn := s.create(t, "echo")
+	const activate = "--x\r\nContent-Disposition: form-data; name=\"activate\"\r\n\r\ntrue\r\n"
+	file := func(disposition string) string {
+		return "--x\r\nContent-Disposition: form-data; " + disposition + "\r\n\r\n" + string(archive(t)) + "\r\n"
+	}
+	code := file(`name="code"; filename="a.tar.gz"`)
+	send := func(body string) answer {
+		return s.with("Content-Type", "multipart/form-data; boundary=x").post(t, "/functions/"+fn+"/deployments", body)
+	}
+	for name, body := range map[string]string{
+		"a path":           activate + file(`name="code"; filename="../../a.tar.gz"`),
+		"no quotes":        activate + file(`name=code; filename=a.tar.gz`),
+		"encoded name":     activate + file(`name="code"; filename*=UTF-8''%C3%A4.tar.gz`),
+		"code twice":       activate + code + file(`name="code"; filename="a.zip"`),
+		"unknown parts":    activate + code + file(`name="other"; filename="o"`) + "--x\r\n\r\nno disposition\r\n",
+		"a preamble":       "before\r\n" + activate + code,
+		"deep names":       activate + code + "--x\r\nContent-Disposition: form-data; name=\"" + strings.Repeat("n[", 1<<20) + "\"\r\n\r\n\r\n",
+		"activate twice":   "--x\r\nContent-Disposition: form-data; name=\"activate\"\r\n\r\nno\r\n" + activate + code,
+		"transfer encoded": activate + strings.Replace(code, "\r\n\r\n", "\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n", 1),
+	} {
+		if a := send(body + "--x--\r\n"); a.status != http.StatusAccepted || a.int("size") != len(archive(t)) {
+			t.Errorf("%s: %d %.300s", name, a.status, a.raw)
+		}
+	}
+	for name, body := range map[string]string{
+		"no end":       activate + code,
+		"half a head":  activate + "--x\r\nContent-Dis",
+		"a large head": activate + "--x\r\nX-Large: " + strings.Repeat("h", 11<<20) + "\r\n\r\n\r\n--x--\r\n",
+		"many heads":   activate + "--x\r\n" + strings.Repeat("X-Many: h\r\n", 20_000) + "\r\n\r\n--x--\r\n",
+	} {
+		if a := send(body); a.status != 400 || a.body["type"] != "general_bad_request" {
+			t.Errorf("%s: %d %.300s", name, a.status, a.raw)
+		}
+	}
+	send(activate + file(`name="code"`) + "--x--\r\n").ok(400).fails("storage_file_empty") // a text
+}
+
+// A request that ends early leaves nothing: no file, no record, no call.
+func TestRequestEndsEarly(t *testing.T) {
+	t.Parallel()
+	answered := make(chan httpapi.Outcome, 10)
+	temp := t.TempDir()
+	s := newServer(t, func(u *setup) {
+		u.idle, u.opt.TempDir = true, temp
+		u.opt.OnResponse = func(r *http.Request, o httpapi.Outcome) {
+			if r.Header.Get("X-Early") != "" {
+				answered <- o
+			}
+		}
+	})
+	fn := s.create(t, "echo")
+	body, contentType := form{code: archive(t, make([]byte, 3<<20)...)}.encode(t)
+	for _, c := range []struct{ path, contentType, body string }{
+		{"/deployments", contentType, string(body[:len(body)/2])},
+		{"/executions", "application/json", `{"body":"x"`},
+		{"/executions", "application/x-www-form-urlencoded", "body=x"},
+		{"/variables", "application/json", `{"key":"k","value":"v"}`},
+	} {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(conn, "POST /v1/functions/%s%s HTTP/1.1\r\nHost: h\r\nX-Early: 1\r\nX-Appwrite-Project: %s\r\nX-Appwrite-Key: %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s",
+			fn, c.path, project, allKey, c.contentType, len(body), c.body)
+		conn.Close()
+		if o := <-answered; o.Status != 400 || o.Err == nil || !strings.Contains(o.Err.Error(), "ended early") {
+			t.Errorf("%s: %+v", c.path, o)
+		}
+	}
+	for _, list := range []string{"deployments", "executions", "variables"} {
+		if a := s.get(t, "/functions/"+fn+"/"+list).ok(200); a.int("total") != 0 {
+			t.Errorf("got %s", a.raw)
+		}
+	}
+	for _, dir := range []string{temp, s.blobs} {
+		filepath.WalkDir(dir, func(path string, d os.DirEntry, _ error) error {
+			if d != nil && !d.IsDir() {
+				t.Errorf("%s is left", path)
+			}
+			return nil
+		})
+	}
 }
 
 // A whole archive in parts, as each kind of client sends them.

@@ -159,6 +159,27 @@ func TestExecutionParams(t *testing.T) {
 	s.post(t, "/functions/"+fn+"/executions", `{"body":"`+strings.Repeat("b", 6*limit+1<<20)+`"}`).ok(400).fails("general_bad_request")
 }
 
+// The first wrong parameter in the order of declaration is the one reported.
+func TestExecutionParamOrder(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	path := "/functions/_/executions"
+	wrong := map[string]any{"body": 1, "async": "x", "path": "", "method": "get", "headers": 1, "scheduledAt": "x"}
+	for _, name := range []string{"functionId", "body", "async", "path", "method", "headers", "scheduledAt"} {
+		if a := s.post(t, path, wrong).fails("general_argument_invalid"); !strings.HasPrefix(a.text("message"), "Invalid `"+name+"` param: ") {
+			t.Errorf("%s: message %q", name, a.text("message"))
+		}
+		path = "/functions/f/executions"
+		delete(wrong, name)
+	}
+	wrong = map[string]any{"scheduledAt": "2999-01-01T00:00:00Z", "headers": map[string]any{"_": "v"}}
+	s.post(t, path, wrong).fails("general_bad_request")
+	wrong["async"] = true
+	s.post(t, path, wrong).fails("general_argument_invalid")
+	delete(wrong, "headers")
+	s.post(t, path, wrong).fails("function_not_found")
+}
+
 // What stands in the way of an execution, in its order.
 func TestExecutionPreconditions(t *testing.T) {
 	t.Parallel()

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/fnkit/fnkit/engine"
+	"github.com/fnkit/fnkit/httpapi"
 )
 
 // sample is a request for every operation, with ids that are well formed.
@@ -205,6 +206,23 @@ func TestSessions(t *testing.T) {
 			t.Errorf("%s: %d %s", name, a.status, a.raw)
 		}
 	}
+}
+
+// What has no secret lets nobody in.
+func TestEmptySecrets(t *testing.T) {
+	t.Parallel()
+	keys := &httpapi.Keys{Keys: []httpapi.Key{{}}, Users: []httpapi.User{{ID: "alice"}}}
+	s := newServer(t, func(u *setup) { u.opt.Identify = keys.Identify })
+	blob := base64.StdEncoding.EncodeToString([]byte(`{"id":"alice","secret":""}`))
+	for _, c := range []client{
+		s.guest(), s.guest().with("X-Appwrite-Session", blob), s.guest().with("Cookie", "a_session_shop="+blob), s.guest().with("Cookie", `a_session_shop=""`),
+		s.guest().with("X-Fallback-Cookies", `{"a_session_shop":""}`), s.guest().with("X-Fallback-Cookies", `{"a_session_shop":"`+blob+`"}`),
+	} {
+		c.get(t, "/functions/f/executions").ok(401).fails("general_unauthorized_scope")
+	}
+	s.guest().with("X-Appwrite-JWT", blob).get(t, "/functions").ok(401).fails("user_jwt_invalid")
+	s.with("X-Appwrite-Key", "x").get(t, "/functions").ok(401).fails("user_unauthorized")
+	s.with("X-Appwrite-Key", "dynamic_x").get(t, "/functions").ok(401).fails("user_unauthorized")
 }
 
 func TestUnknownRoutes(t *testing.T) {
