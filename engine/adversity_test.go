@@ -507,6 +507,71 @@ func TestAStartThatFails(t *testing.T) {
 	}
 }
 
+// TestAWorkerThatLostItsLeaseChangesNothing: neither the row nor a blob.
+func TestAWorkerThatLostItsLeaseChangesNothing(t *testing.T) {
+	t.Parallel()
+	box := &slow{Box: funcs(ok)}
+	stored := make(chan string, 9)
+	b := &blobs{put: func(_ context.Context, key string) error {
+		if strings.HasPrefix(key, "artefacts/") {
+			stored <- key
+		}
+		return nil
+	}}
+	h := start(t, box, withBlobs(b), func(c *engine.Config) { c.Work.Lease = time.Hour }) // it does not notice by itself
+	h.function(t, "f", fnbox.RuntimeID, "f")
+	d := h.upload(t, "f", "", true)
+	eventually(t, func() (engine.Deployment, bool) {
+		d, err := h.p.GetDeployment(t.Context(), engine.System, "f", d.ID)
+		return d, err == nil && d.Status == "building"
+	})
+	claim := store.ClaimParams{Now: time.Now().Add(2 * time.Hour), LeaseUntil: time.Now().Add(3 * time.Hour), Limit: 1}
+	stolen, err := h.cfg.Store.Builds().Claim(t.Context(), claim)
+	if err != nil || len(stolen) != 1 {
+		t.Fatal(stolen, err)
+	}
+	close(box.gate(""))
+	lost := <-stored
+	eventually(t, func() (error, bool) { err := leftBlobs(h, "artefacts/"); return err, err == nil })
+	if d, err = h.p.GetDeployment(t.Context(), engine.System, "f", d.ID); err != nil || d.Status != "processing" || d.Attempt != 2 || d.ArtefactBlob != "" {
+		t.Fatalf("%+v, %v", d, err)
+	}
+	row := stolen[0].Row
+	row.Status, row.ReadyAt = "waiting", time.Now().Add(-time.Second)
+	if _, err := h.cfg.Store.Builds().Settle(t.Context(), []store.Settlement[engine.Deployment]{{Lease: stolen[0].Lease, Row: row}}); err != nil {
+		t.Fatal(err)
+	}
+	if d = h.built(t, d); d.Status != "ready" || d.ArtefactBlob == lost || h.active(t, "f") != d.ID {
+		t.Errorf("%+v", d)
+	}
+	if x := h.execute(t, "f", engine.ExecuteParams{}); x.Status != "completed" {
+		t.Errorf("%+v", x.Execution)
+	}
+}
+
+// TestRefusedAnswersCostNoInstance: whoever sends or gets too much does not make
+// the next call wait for a start.
+func TestRefusedAnswersCostNoInstance(t *testing.T) {
+	t.Parallel()
+	box := watch()
+	box.Box = fnbox.New(fnbox.Funcs{"f": func(_ context.Context, c *fnbox.Context) error {
+		if c.Req.Path == "/bad" {
+			return c.Text(42, "")
+		}
+		return c.Empty()
+	}})
+	h := start(t, box)
+	h.ready(t, "f")
+	for _, path := range []string{"/", "/bad", "/", "/bad"} {
+		h.execute(t, "f", engine.ExecuteParams{Path: path})
+	}
+	box.mu.Lock()
+	defer box.mu.Unlock()
+	if len(box.specs) != 1 {
+		t.Errorf("%d instances were started", len(box.specs))
+	}
+}
+
 // TestAStartThatHangs: callers wait no longer than they must, the start is given
 // up, and whoever waits for it then is told.
 func TestAStartThatHangs(t *testing.T) {

@@ -23,6 +23,7 @@ type answer struct {
 	body    []byte
 	passed  bool // something went to out
 	aborted bool // and then the answer failed
+	refused bool // Head or Write failed, here or in out
 
 	mu     sync.Mutex // guards the logs
 	logs   tail
@@ -40,6 +41,12 @@ func (b badAnswer) Error() string { return string(b) }
 
 // Head implements sandbox.Sink.
 func (a *answer) Head(status int, h []sandbox.Header) error {
+	err := a.head(status, h)
+	a.refused = a.refused || err != nil
+	return err
+}
+
+func (a *answer) head(status int, h []sandbox.Header) error {
 	if status < 200 || status > 599 {
 		return badAnswer(fmt.Sprintf("The function answered with status code %d, which is not between 200 and 599.", status))
 	}
@@ -71,6 +78,12 @@ var connectionHeaders = []string{"connection", "keep-alive", "proxy-authenticate
 
 // Write implements sandbox.Sink.
 func (a *answer) Write(p []byte) (int, error) {
+	n, err := a.write(p)
+	a.refused = a.refused || err != nil
+	return n, err
+}
+
+func (a *answer) write(p []byte) (int, error) {
 	if a.out != nil {
 		return a.out.Write(p)
 	}

@@ -68,7 +68,7 @@ func (e *Engine) invoke(ctx, waiting context.Context, c call) (outcome, error) {
 		}
 		began := e.clock.Now()
 		res, err := e.invokeOn(ctx, slot.ID, c, c.limit-began.Sub(entered))
-		e.pool.Release(slot, !res.Retire && res.Crash == "" && !errors.Is(err, sandbox.ErrGone))
+		e.pool.Release(slot, c.reusable(res, err))
 		if errors.Is(err, sandbox.ErrGone) && res.Unsent && attempt < maxUnsent {
 			continue // the instance died while it was idle: nothing has happened yet
 		}
@@ -77,6 +77,18 @@ func (e *Engine) invoke(ctx, waiting context.Context, c call) (outcome, error) {
 		c.out.finish()
 		return out, nil
 	}
+}
+
+// reusable reports whether the instance of a call may serve others. After what
+// this side ended or refused, the driver knows; an error of its own says that
+// it is broken.
+func (c call) reusable(res sandbox.Result, err error) bool {
+	if res.Retire || res.Crash != "" || errors.Is(err, sandbox.ErrGone) {
+		return false
+	}
+	var body *Error
+	return err == nil || c.out.refused || errors.As(err, &body) || errors.Is(err, sandbox.ErrTooLarge) ||
+		errors.Is(err, errDeadline) || errors.Is(err, errLimit) || errors.Is(err, errLeaseLost) || errors.Is(err, context.Canceled)
 }
 
 // ended completes the answer of a call that is over without an instance: its
