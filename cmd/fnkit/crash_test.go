@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -49,6 +50,7 @@ const (
 	recovering = "while it recovers from a crash"
 	loaded     = "under load"
 	spinning   = "while a function computes"
+	stopping   = "while it stops"
 )
 
 func (p point) String() string {
@@ -57,12 +59,15 @@ func (p point) String() string {
 
 // points are where the server is killed. The first is before it ever ran.
 func (c *crashes) points() []point {
-	phases := slices.Concat(slices.Repeat([]string{loaded}, 11), slices.Repeat([]string{spinning}, 3), slices.Repeat([]string{recovering}, 3), slices.Repeat([]string{starting}, 2))
+	phases := slices.Concat(slices.Repeat([]string{loaded}, 10), slices.Repeat([]string{spinning, recovering}, 3), []string{starting, stopping, stopping})
 	if testing.Short() {
-		phases = []string{loaded, spinning, recovering}
+		phases = []string{loaded, spinning, recovering, stopping}
 	}
 	c.rng.Shuffle(len(phases), func(i, j int) { phases[i], phases[j] = phases[j], phases[i] })
-	delays := map[string]time.Duration{starting: 200 * time.Millisecond, recovering: 300 * time.Millisecond, loaded: 30 * time.Millisecond, spinning: 30 * time.Millisecond}
+	delays := map[string]time.Duration{
+		starting: 200 * time.Millisecond, recovering: 300 * time.Millisecond, stopping: 200 * time.Millisecond,
+		loaded: 30 * time.Millisecond, spinning: 30 * time.Millisecond,
+	}
 	all := []point{{starting, 0, time.Duration(c.rng.Int64N(int64(delays[starting])))}}
 	for _, phase := range phases {
 		all = append(all, point{phase, 1 + c.rng.IntN(requestsOfLoad), time.Duration(c.rng.Int64N(int64(delays[phase])))})
@@ -99,8 +104,8 @@ type crashes struct {
 	reached chan struct{} // closed at that request
 	clients *sync.WaitGroup
 
-	orphans, reruns int
-	slowest         time.Duration
+	found, orphans, reruns int
+	slowest                time.Duration
 }
 
 // run is a call of a function.
@@ -126,6 +131,9 @@ type language struct {
 	command, entrypoint, code string
 	// deaf: a function that computes does not notice that its server is gone.
 	deaf bool
+	// recovers is how long a server may take for what it finds, with a lease of
+	// one second and all builds.
+	recovers time.Duration
 }
 
 // languagesOfCrashes are tried in this order. The functions write the name they
@@ -143,7 +151,7 @@ module.exports = async ({req, res}) => {
   fs.appendFileSync(ledger, n + '\n');
   return res.text(n);
 };
-`, true},
+`, true, 20 * time.Second},
 	{"go", "main.go", `package handler
 
 import (
@@ -173,7 +181,7 @@ func Main(Context openruntimes.Context) openruntimes.Response {
 	}
 	return Context.Res.Text(n)
 }
-`, false},
+`, false, time.Minute},
 }
 
 func newCrashes(t *testing.T) *crashes {
@@ -186,6 +194,9 @@ func newCrashes(t *testing.T) *crashes {
 	c := &crashes{
 		t: t, rng: rand.New(rand.NewPCG(seed, 0)), runs: map[string]*run{},
 		data: filepath.Join(dir, "data"), ledger: filepath.Join(dir, "ledger"),
+	}
+	if err := os.WriteFile(c.ledger, nil, 0o600); err != nil {
+		t.Fatal(err)
 	}
 	for _, l := range languagesOfCrashes {
 		if _, err := exec.LookPath(l.command); err == nil {
@@ -209,12 +220,15 @@ func (c *crashes) deploy() {
 
 func (c *crashes) launch() { c.server = launch(c.t, c.path, c.data, "-lease", "1s") }
 
-// killAfter kills the server a little later, unless it ends by itself.
+// killAfter kills the server a little later.
 func (c *crashes) killAfter(d time.Duration) {
+	c.t.Helper()
 	select {
 	case <-time.After(d):
 	case <-c.server.done:
-		c.t.Errorf("the server ended by itself: %s", c.server.log.String())
+		if code := c.server.cmd.ProcessState.ExitCode(); code != 0 {
+			c.t.Errorf("the server ended with %d: %s", code, c.server.log.String())
+		}
 	}
 	c.server.kill()
 	if log := c.server.log.String(); strings.Contains(log, "panic") {
@@ -231,6 +245,9 @@ func (c *crashes) crash(p point) {
 		c.spin()
 	case loaded:
 		c.load(p.request)
+	case stopping:
+		c.load(p.request)
+		c.server.cmd.Process.Signal(syscall.SIGTERM)
 	case starting, recovering:
 		if c.server != nil {
 			c.load(p.request)
@@ -457,13 +474,19 @@ func (c *crashes) settle() {
 		return
 	}
 	began := time.Now()
-	open := func(list string, statuses string) int {
+	count := func(list string, statuses string) int {
 		q := query(`{"method":"equal","attribute":"status","values":[`+statuses+`]}`, limit(1))
 		return int(c.server.must(c.t, 200, "GET", "/v1/functions/"+list+q, nil).body["total"].(float64))
 	}
-	eventually(c.t, "all that was accepted", func() bool {
-		return open("work/executions", `"waiting","processing"`)+open("spin/executions", `"waiting","processing"`)+
-			open("code/deployments", `"waiting","processing","building"`) == 0
+	first := true
+	within(c.t, c.language.recovers, "all that was accepted", func() bool {
+		runs := count("work/executions", `"waiting","processing"`) + count("spin/executions", `"waiting","processing"`)
+		builds := count("code/deployments", `"waiting","processing","building"`)
+		if first {
+			c.t.Logf("  found %d executions and %d builds to be done", runs, builds)
+			c.found, first = c.found+runs+builds, false
+		}
+		return runs+builds == 0
 	})
 	c.slowest = max(c.slowest, time.Since(began))
 }
@@ -577,8 +600,8 @@ func (c *crashes) finish() {
 	if left, err := os.ReadDir(filepath.Join(c.data, "sandbox", "run")); err != nil || len(left) > 0 {
 		c.t.Errorf("the sandbox holds %v, %v", left, err)
 	}
-	c.t.Logf("%d calls, %d of them run again; %d deployments at once, %d in parts; %d processes outlived their server; all was done %s after a restart, at the latest",
-		len(c.runs), c.reruns, len(c.whole), len(c.uploads), c.orphans, c.slowest.Round(time.Millisecond))
+	c.t.Logf("%d calls, %d of them run again; %d deployments at once, %d in parts; %d were found in the middle; %d processes outlived their server; all was done %s after a restart, at the latest",
+		len(c.runs), c.reruns, len(c.whole), len(c.uploads), c.found, c.orphans, c.slowest.Round(time.Millisecond))
 }
 
 // processesAreKnown: the system tells which processes there are.

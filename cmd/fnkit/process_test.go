@@ -310,14 +310,19 @@ func (c client) variable(t testing.TB, function, name, value string) {
 // that a background job has ended.
 func eventually(t testing.TB, what string, ask func() bool) {
 	t.Helper()
+	within(t, patience, what, ask)
+}
+
+func within(t testing.TB, bound time.Duration, what string, ask func() bool) {
+	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	limit := time.After(patience)
+	limit := time.After(bound)
 	for !ask() {
 		select {
 		case <-tick.C:
 		case <-limit:
-			t.Fatalf("%s: waited %s in vain", what, patience)
+			t.Fatalf("%s: waited %s in vain", what, bound)
 		}
 	}
 }

@@ -23,10 +23,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/fnkit/fnkit/engine"
 	"github.com/fnkit/fnkit/httpapi"
+	"github.com/fnkit/fnkit/sandbox"
 	"github.com/fnkit/fnkit/sandbox/procbox"
 	"github.com/fnkit/fnkit/store/dirblobs"
 	"github.com/fnkit/fnkit/store/sqlstore/sqlite"
@@ -36,10 +38,11 @@ func main() {
 	once := flag.Bool("once", false, "end after the two calls")
 	addr := flag.String("addr", "127.0.0.1:8080", "host:port to serve on")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *addr, *once); err != nil {
-		log.Fatal(err)
+	if err := run(ctx, *addr, *once); err != nil && ctx.Err() == nil {
+		log.SetFlags(0)
+		log.Fatal("quickstart: ", err)
 	}
 }
 
@@ -88,7 +91,12 @@ func tour(ctx context.Context, eng *engine.Engine) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("runtime    %s\nisolation  none: the function is a process of this user; run only code you trust\n\n", runtime)
+	caps, err := eng.Capabilities(ctx)
+	if err != nil {
+		return err
+	}
+	say("runtime", "%s", runtime)
+	say("isolation", "%s: %s", caps.Isolation, meaning(caps.Isolation))
 
 	_, err = shop.CreateFunction(ctx, me, engine.FunctionParams{
 		ID: "hello", Name: "Hello", Runtime: runtime, Entrypoint: src.name, Execute: []string{"any"},
@@ -108,18 +116,31 @@ func tour(ctx context.Context, eng *engine.Engine) error {
 	if dep.Status != "ready" {
 		return fmt.Errorf("the build %s:\n%s", dep.Status, dep.BuildLogs)
 	}
-	fmt.Printf("built      in %s\n", round(time.Since(began)))
+	say("build", "%s after %s", dep.Status, round(time.Since(began)))
 
-	for _, call := range []string{"first call ", "second call"} {
+	for _, call := range []string{"first call", "second call"} {
 		began := time.Now()
 		x, err := shop.Execute(ctx, me, "hello", engine.ExecuteParams{Path: "/?name=world"})
 		if err != nil {
 			return err
 		}
-		fmt.Printf("%s %s  %d %s\n", call, round(time.Since(began)), x.ResponseStatusCode, x.ResponseBody)
-		fmt.Printf("  logs     %s\n", strings.TrimSpace(x.Logs+x.Errors))
+		say(call, "%d %q after %s", x.ResponseStatusCode, x.ResponseBody, round(time.Since(began)))
+		say("  its log", "%s", strings.TrimSpace(x.Logs+x.Errors))
 	}
 	return nil
+}
+
+// say prints a line under a title.
+func say(title, format string, args ...any) {
+	fmt.Printf("%-12s "+format+"\n", append([]any{title}, args...)...)
+}
+
+// meaning says what a level of isolation is worth.
+func meaning(i sandbox.Isolation) string {
+	if i == sandbox.IsolationNone {
+		return "the function is a process of this user; run only code you trust"
+	}
+	return "the function is shut in"
 }
 
 // serve mounts the API, and the function itself, on a web server.
@@ -134,13 +155,18 @@ func serve(ctx context.Context, eng *engine.Engine, addr string) error {
 	mux.Handle("/hello/", httpapi.FunctionHandler(eng, "shop", "hello"))
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w (another address is chosen with -addr)", err)
 	}
 	fmt.Printf(`
-Serving on http://%[1]s until interrupted. Try:
+Serving on http://%[1]s until interrupted. Try in another terminal:
 
+  # call the function as anybody would
   curl 'http://%[1]s/hello/?name=you'
+
+  # call it over the API, and look at what it did and logged
+  curl -H 'X-Appwrite-Project: shop' -H 'X-Appwrite-Key: quickstart' -d path='/?name=me' http://%[1]s/v1/functions/hello/executions
   curl -H 'X-Appwrite-Project: shop' -H 'X-Appwrite-Key: quickstart' http://%[1]s/v1/functions/hello/executions
+
 `, l.Addr())
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	context.AfterFunc(ctx, func() { server.Close() })
