@@ -133,7 +133,9 @@ func (e *Engine) scheduledRun(f Function, at time.Time) (Execution, error) {
 
 // activate makes a deployment the active one; an empty id: none is.
 func activate(f *Function, deployment string, now time.Time) {
-	f.Deployment, f.UpdatedAt = deployment, now
+	if f.Deployment != deployment {
+		f.Deployment, f.UpdatedAt = deployment, now
+	}
 	reschedule(f, now)
 }
 

@@ -437,6 +437,9 @@ func TestDeploymentLifecycle(t *testing.T) {
 	if a.id() != fn || a.text("deployment") != first {
 		t.Errorf("got %s", a.raw)
 	}
+	if again := s.do(t, "PATCH", base+first, nil).ok(200); again.text("$updatedAt") != a.text("$updatedAt") {
+		t.Errorf("nothing changed: %s", again.raw)
+	}
 	for _, req := range [][2]string{{"GET", ""}, {"PATCH", ""}, {"DELETE", ""}, {"POST", "/build"}, {"POST", "/builds/b"}, {"PATCH", "/build"}, {"GET", "/download"}} {
 		s.do(t, req[0], base+"nobody"+req[1], nil).ok(404).fails("deployment_not_found")
 		s.do(t, req[0], "/functions/"+other+"/deployments/"+first+req[1], nil).ok(404).fails("deployment_not_found")
