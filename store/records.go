@@ -63,6 +63,21 @@ const (
 	CatchUpAll  CatchUp = "all"  // each of them, the latest ones if they are many
 )
 
+// Key says that something was done under a name, see Keys.
+type Key struct {
+	Project   string
+	Kind      KeyKind
+	Name      string // chosen by whoever did it, up to 255 bytes
+	Value     string // what came of it
+	ExpiresAt time.Time
+}
+
+// KeyKind says what the names of keys are.
+type KeyKind string
+
+// EventKey names events that were triggered.
+const EventKey KeyKind = "event"
+
 // Deployment is one version of a function's code together with its build:
 // each deployment is built at most once.
 type Deployment struct {

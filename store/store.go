@@ -37,6 +37,7 @@ type Store interface {
 type Records interface {
 	Functions
 	Schedules
+	Keys
 	Deployments
 	Variables
 	Executions
@@ -74,6 +75,10 @@ type Functions interface {
 	ListFunctions(ctx context.Context, project string, q Query) ([]Function, error)
 	// CountFunctions counts what q's filters and search match, up to max.
 	CountFunctions(ctx context.Context, project string, q Query, max int) (int, error)
+	// Listeners returns the functions of the project that have one of the names
+	// among their Events, are enabled and have an active deployment, in order
+	// of creation.
+	Listeners(ctx context.Context, project string, names []string) ([]Function, error)
 	// FunctionRevision is a cheap read of Function.Revision. ErrNotFound.
 	FunctionRevision(ctx context.Context, project, id string) (int64, error)
 }
@@ -91,6 +96,17 @@ type Schedules interface {
 	// NextSchedule returns the earliest NextRunAt of all functions; ok is false
 	// if none has one.
 	NextSchedule(ctx context.Context) (at time.Time, ok bool, err error)
+}
+
+// Keys remembers for a while that something was done.
+type Keys interface {
+	// ClaimKey stores k, in place of one of the same Project, Kind and Name that has
+	// expired at now. If one has not, it returns that and ErrExists. Within a
+	// transaction the key is claimed together with what was done.
+	ClaimKey(ctx context.Context, k Key, now time.Time) (held Key, err error)
+	// DeleteKeys removes up to limit keys of all projects that have expired at
+	// now, and returns how many.
+	DeleteKeys(ctx context.Context, now time.Time, limit int) (n int, err error)
 }
 
 // Deployments keeps deployments.

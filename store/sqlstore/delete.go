@@ -108,7 +108,7 @@ func (s *Store) DeleteProject(ctx context.Context, project string) error {
 	const bySeq = "DELETE FROM ?0 WHERE seq IN (SELECT seq FROM ?0 WHERE project_id = ?1 LIMIT ?2)"
 	const byKey = "DELETE FROM ?0 WHERE project_id = ?1 AND execution_id IN (SELECT execution_id FROM ?0 WHERE project_id = ?1 LIMIT ?2)"
 	for _, t := range []struct{ table, statement string }{
-		{"functions", bySeq}, {"deployments", bySeq}, {"variables", bySeq}, {"executions", bySeq}, {"payloads", byKey}, {"logs", bySeq},
+		{"functions", bySeq}, {"deployments", bySeq}, {"variables", bySeq}, {"executions", bySeq}, {"payloads", byKey}, {"logs", bySeq}, {"keys", bySeq},
 	} {
 		if err := s.inBatches(ctx, t.statement, s.table(t.table), project, deleteBatch); err != nil {
 			return failed("delete project", err)

@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"context"
+	"slices"
 
 	"github.com/fnkit/fnkit/store"
 )
@@ -29,6 +30,21 @@ func (r records) GetFunction(ctx context.Context, project, id string) (store.Fun
 func (r records) FunctionRevision(ctx context.Context, project, id string) (revision int64, err error) {
 	err = r.r.NewRaw("SELECT revision FROM ? WHERE project_id = ? AND id = ?", r.s.table("functions"), project, id).Scan(ctx, &revision)
 	return revision, failed("read revision", err)
+}
+
+// Listeners implements store.Functions. It reads the project's functions that
+// listen to anything, which an index knows, and compares their lists.
+func (r records) Listeners(ctx context.Context, project string, names []string) ([]store.Function, error) {
+	var rows []functionRow
+	err := r.r.NewSelect().Model(&rows).ModelTableExpr("? AS f", r.s.table("functions")).
+		Where("f.project_id = ? AND f.events <> '[]' AND f.enabled AND f.deployment <> ''", project).OrderExpr("f.seq").Scan(ctx)
+	if err != nil {
+		return nil, failed("find listeners", err)
+	}
+	listens := func(f store.Function) bool {
+		return slices.ContainsFunc(f.Events, func(event string) bool { return slices.Contains(names, event) })
+	}
+	return slices.DeleteFunc(convert(rows, (*functionRow).record), func(f store.Function) bool { return !listens(f) }), nil
 }
 
 // UpdateFunction implements store.Functions.

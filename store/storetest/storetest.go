@@ -44,6 +44,8 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		"queue takes turns":       (*suite).turns,
 		"payloads":                (*suite).payloads,
 		"schedules":               (*suite).schedules,
+		"listeners":               (*suite).listeners,
+		"keys":                    (*suite).keys,
 		"queue of builds":         (*suite).builds,
 		"claims never meet":       (*suite).claims,
 		"odd texts":               (*suite).oddTexts,

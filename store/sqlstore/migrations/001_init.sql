@@ -31,6 +31,17 @@ CREATE TABLE {{prefix}}functions (
   UNIQUE (project_id, id)
 );
 CREATE INDEX {{prefix}}functions_due ON {{prefix}}functions (next_run_at) WHERE next_run_at IS NOT NULL;
+CREATE INDEX {{prefix}}functions_listen ON {{prefix}}functions (project_id, seq) WHERE events <> '[]';
+CREATE TABLE {{prefix}}keys (
+  seq {{seq}},
+  project_id TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  name TEXT NOT NULL,
+  value TEXT NOT NULL,
+  expires_at BIGINT NOT NULL,
+  UNIQUE (project_id, kind, name)
+);
+CREATE INDEX {{prefix}}keys_expired ON {{prefix}}keys (expires_at);
 CREATE TABLE {{prefix}}deployments (
   seq {{seq}},
   project_id TEXT NOT NULL,

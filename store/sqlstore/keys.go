@@ -1,0 +1,62 @@
+package sqlstore
+
+import (
+	"context"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"github.com/fnkit/fnkit/store"
+)
+
+type keyRow struct {
+	bun.BaseModel `bun:"alias:k"`
+	Seq           int64 `bun:",pk,autoincrement"`
+	ProjectID     string
+	Kind          string
+	Name          string
+	Value         string
+	ExpiresAt     int64
+}
+
+func (r *keyRow) record() store.Key {
+	return store.Key{Project: r.ProjectID, Kind: store.KeyKind(r.Kind), Name: r.Name, Value: r.Value, ExpiresAt: moment(r.ExpiresAt)}
+}
+
+// ClaimKey implements store.Keys.
+func (r records) ClaimKey(ctx context.Context, k store.Key, now time.Time) (held store.Key, err error) {
+	row := keyRow{ProjectID: k.Project, Kind: string(k.Kind), Name: clean(k.Name), Value: k.Value, ExpiresAt: millis(k.ExpiresAt)}
+	err = r.atomic(ctx, func(ctx context.Context, r records) error {
+		_, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND kind = ? AND name = ? AND expires_at <= ?",
+			r.s.table("keys"), row.ProjectID, row.Kind, row.Name, millis(now))
+		if err != nil {
+			return err
+		}
+		res, err := r.w.NewInsert().Model(&row).ModelTableExpr("?", r.s.table("keys")).On("CONFLICT DO NOTHING").Returning("NULL").Exec(ctx)
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n == 1 {
+			return err
+		}
+		var old keyRow
+		err = r.r.NewSelect().Model(&old).ModelTableExpr("? AS k", r.s.table("keys")).
+			Where("k.project_id = ? AND k.kind = ? AND k.name = ?", row.ProjectID, row.Kind, row.Name).Scan(ctx)
+		if held = old.record(); err != nil {
+			return err
+		}
+		return store.ErrExists
+	})
+	return held, failed("claim key", err)
+}
+
+// DeleteKeys implements store.Keys.
+func (r records) DeleteKeys(ctx context.Context, now time.Time, limit int) (int, error) {
+	res, err := r.w.ExecContext(ctx, "DELETE FROM ?0 WHERE seq IN (SELECT seq FROM ?0 WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
+		r.s.table("keys"), millis(now), limit)
+	if err != nil {
+		return 0, failed("delete keys", err)
+	}
+	n, err := res.RowsAffected()
+	return int(n), failed("delete keys", err)
+}
