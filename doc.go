@@ -1,6 +1,6 @@
 // Package fnkit is an embeddable functions engine. People deploy code to it, it
 // builds the code, keeps versions, and runs it on HTTP calls, in the
-// background, on schedules and at a time of their choice, with logs, variables and
+// background, on schedules and on events, with logs, variables and
 // permissions; and all of it happens inside one Go program. This package holds
 // only this text: the engine is package engine.
 //
@@ -49,7 +49,9 @@
 // the worker dies another takes it when the lease has ended. The same holds for
 // builds. Each run of a cron schedule is accepted once, however many engines
 // look; what was missed while none did is caught up as the function's policy
-// says. Events are best effort; the tables are the truth.
+// says. An event of the host's queues its executions in one transaction, and an
+// id that was triggered within the last day queues none. What subscribers hear of
+// is best effort; the tables are the truth.
 //
 // # Stability
 //

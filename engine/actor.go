@@ -20,6 +20,9 @@ type Actor struct {
 	Roles []string
 	// Scopes are what an ActorKey may do. Guests and users have a fixed set.
 	Scopes []string
+	// Depth is how many functions stand behind the actor, each of which caused the
+	// next one's execution; 0: none. Keys of executions carry it.
+	Depth int
 	// Label names the actor in messages and logs, such as an email address.
 	Label string
 }

@@ -138,7 +138,7 @@ func (e *Engine) runCommands(ctx context.Context, k *known, dir string, log io.W
 	if err != nil {
 		return err
 	}
-	if env["APPWRITE_FUNCTION_API_KEY"], err = e.secrets.mint(k.fn, e.cfg.Limits.BuildTimeout); err != nil {
+	if env["APPWRITE_FUNCTION_API_KEY"], err = e.secrets.mint(k.fn, 1, e.cfg.Limits.BuildTimeout); err != nil {
 		return err
 	}
 	memory := max(k.spec.Memory, minBuildMemory)

@@ -61,6 +61,7 @@ type Limits struct {
 	ResponseBody  int           // bytes of a response kept whole, for the API. Default: 20 MiB
 	LogSize       int           // bytes kept of each of an execution's logs and errors, and of a build's log. Default: 1 000 000
 	Variables     int           // per function. Default: 1000
+	Chain         int           // how many functions may cause one another's executions through events. Default: 8
 	Environment   int           // bytes of a function's variables together, as JSON. Default: 768 KiB, what drivers can hand over
 	CPUs          float64       // of a specification. Default: no cap
 	Memory        int           // MB of a specification. Default: no cap
@@ -104,6 +105,9 @@ type Hooks struct {
 	// Payload encodes a Function, Deployment or Execution for an event, as the
 	// host's API shows it; httpapi.EncodeRecord does. Default: an empty object.
 	Payload func(record any) (json.RawMessage, error)
+	// Events is the tree of the event names that functions can listen to and
+	// Trigger takes. Default: DefaultEvents().
+	Events map[string]Resource
 	// Runtimes lists the ids of the runtimes that functions may use. Default: all that the sandbox has.
 	Runtimes []string
 }
@@ -145,6 +149,9 @@ func (c Config) withDefaults() Config {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
+	if c.Hooks.Events == nil {
+		c.Hooks.Events = DefaultEvents()
+	}
 	c.Limits = c.Limits.withDefaults()
 	in := &c.Instances
 	in.Max = cmp.Or(in.Max, 16*cpus)
@@ -183,6 +190,7 @@ func (l Limits) withDefaults() Limits {
 	l.ResponseBody = cmp.Or(l.ResponseBody, 20<<20)
 	l.LogSize = cmp.Or(l.LogSize, 1_000_000)
 	l.Variables = cmp.Or(l.Variables, 1000)
+	l.Chain = cmp.Or(l.Chain, 8)
 	l.Environment = cmp.Or(l.Environment, 768<<10)
 	return l
 }
@@ -209,7 +217,7 @@ func (c Config) validate() error {
 		"Limits.SourceSize": l.SourceSize, "Limits.UnpackedSize": l.UnpackedSize, "Limits.UnpackedFiles": int64(l.UnpackedFiles),
 		"Limits.ArtefactSize": l.ArtefactSize, "Limits.UploadPause": int64(l.UploadPause), "Limits.Timeout": int64(l.Timeout), "Limits.BuildTimeout": int64(l.BuildTimeout),
 		"Limits.SyncTimeout": int64(l.SyncTimeout), "Limits.StartTimeout": int64(l.StartTimeout), "Limits.RequestBody": int64(l.RequestBody),
-		"Limits.ResponseBody": int64(l.ResponseBody), "Limits.LogSize": int64(l.LogSize), "Limits.Variables": int64(l.Variables), "Limits.Environment": int64(l.Environment),
+		"Limits.ResponseBody": int64(l.ResponseBody), "Limits.LogSize": int64(l.LogSize), "Limits.Variables": int64(l.Variables), "Limits.Environment": int64(l.Environment), "Limits.Chain": int64(l.Chain),
 		"Instances.Max": int64(c.Instances.Max), "Instances.PerProject": int64(c.Instances.PerProject), "Instances.PerDeployment": int64(c.Instances.PerDeployment), "Instances.Concurrency": int64(c.Instances.Concurrency),
 		"Instances.Waiting": int64(c.Instances.Waiting), "Instances.Wait": int64(c.Instances.Wait), "Instances.Idle": int64(c.Instances.Idle),
 		"Work.Runs": int64(c.Work.Runs), "Work.Builds": int64(c.Work.Builds), "Work.Poll": int64(c.Work.Poll),

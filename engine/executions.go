@@ -346,7 +346,7 @@ func (e *Engine) prepare(ctx context.Context, k *known, x *Execution, by Actor, 
 	life := e.cfg.Instances.Wait + time.Duration(k.fn.Timeout)*time.Second + e.cfg.Work.Grace
 	in := injected{trigger: string(x.Trigger), event: x.Event, userID: x.UserID, id: x.ID, ip: ip}
 	var err error
-	if in.key, err = e.secrets.executionKey(k, life); err != nil {
+	if in.key, err = e.secrets.executionKey(k, by, life); err != nil {
 		return call{}, err
 	}
 	if hook := e.cfg.Hooks.UserToken; hook != nil && by.Kind == ActorUser && x.Trigger != store.TriggerEvent {

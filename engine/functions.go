@@ -169,7 +169,7 @@ func (e *Engine) checkFunction(f FunctionParams, create bool) error {
 	}
 	rules = append(rules,
 		rule{"execute", CheckRoles(f.Execute)},
-		rule{"events", CheckEvents(f.Events)},
+		rule{"events", e.CheckEvents(f.Events)},
 		rule{"schedule", CheckSchedule(f.Schedule)},
 		rule{"timeout", CheckRange(cmp.Or(f.Timeout, DefaultTimeout), 1, e.cfg.Limits.Timeout)},
 		rule{"entrypoint", CheckText(f.Entrypoint, 0, MaxEntrypoint)},

@@ -141,6 +141,19 @@ type ExecuteParams struct {
 	ClientIP    string
 }
 
+// TriggerParams describe an event of the host's.
+type TriggerParams struct {
+	// ID names the event: the same one within a day is accepted once. Default:
+	// each call is an event of its own.
+	ID string
+	// Name says what happened, with ids and the action, such as
+	// "users.U.sessions.S.create" or "users.U.update.email".
+	Name string
+	// Payload is the record it happened to, as JSON: the body of the executions.
+	// Default: [].
+	Payload []byte
+}
+
 // ExecuteResult is an execution and, if it was synchronous, its whole answer.
 type ExecuteResult struct {
 	Execution

@@ -17,6 +17,9 @@ const sweepEvery = 24 * time.Hour
 // be about to get its record.
 const orphanAge = time.Hour
 
+// keyBatch is how many expired keys are removed at once.
+const keyBatch = 1000
+
 // reap stops the instances that an engine before this one left in the sandbox.
 func (e *Engine) reap(ctx context.Context) error {
 	left, err := e.cfg.Sandbox.List(ctx)
@@ -46,9 +49,15 @@ func (e *Engine) sweeps(ctx context.Context) {
 }
 
 // sweep removes blobs that no record names: what was left when a process died
-// between writing the two, or a blob could not be deleted; and uploads that
-// nobody goes on with.
+// between writing the two, or a blob could not be deleted; uploads that nobody
+// goes on with; and keys that have expired.
 func (e *Engine) sweep(ctx context.Context, now time.Time) {
+	for n := keyBatch; n == keyBatch; {
+		var err error
+		if n, err = e.store.DeleteKeys(ctx, now, keyBatch); err != nil && ctx.Err() == nil {
+			e.cfg.Logger.Warn("delete expired keys", "error", err)
+		}
+	}
 	for _, kind := range []string{sourceBlobs, uploadBlobs, artefactBlobs} {
 		var orphans []string
 		stale := map[string]Deployment{}

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/fnkit/fnkit/engine"
+	"github.com/fnkit/fnkit/engine/enginetest"
 )
 
 func TestCheckRoles(t *testing.T) {
@@ -42,6 +43,7 @@ func TestCheckRoles(t *testing.T) {
 
 func TestCheckEvents(t *testing.T) {
 	t.Parallel()
+	e := enginetest.New(t, nil)
 	for name, ok := range map[string]bool{
 		"users.*.create": true, "users.u1": true, "users.create": true, "users.*.update.email": true, "users.*.sessions.*.create": true,
 		"databases.*.collections.*.documents.*.update": true, "buckets.b.files.f": true, "teams.*.memberships.*.update.status": true,
@@ -49,11 +51,11 @@ func TestCheckEvents(t *testing.T) {
 		"users.*.sessions": false, "users.*.sessions.*.update": false, "planets.*.create": false, "functions.*.create": false,
 		"databases.*.collections.*.documents.*.update.x": false,
 	} {
-		if err := engine.CheckEvents([]string{name}); (err == nil) != ok {
+		if err := e.CheckEvents([]string{name}); (err == nil) != ok {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
-	if err := engine.CheckEvents([]string{"functions.*.create"}); !strings.Contains(err.Error(), "Triggering a function on a function event is not allowed.") {
+	if err := e.CheckEvents([]string{"functions.*.create"}); !strings.Contains(err.Error(), "Triggering a function on a function event is not allowed.") {
 		t.Error(err)
 	}
 }

@@ -93,36 +93,39 @@ type keyClaims struct {
 	Project  string   `json:"projectId"`
 	Function string   `json:"functionId,omitempty"`
 	Scopes   []string `json:"scopes"`
+	Depth    int      `json:"depth,omitempty"` // of whoever has the key
 }
 
 // mint returns a key for a function to call back with, valid for ttl and a
 // little longer.
-func (s *secrets) mint(f Function, ttl time.Duration) (string, error) {
+func (s *secrets) mint(f Function, depth int, ttl time.Duration) (string, error) {
 	t := jwt.NewWithClaims(jwt.SigningMethodHS256, keyClaims{
 		RegisteredClaims: jwt.RegisteredClaims{ExpiresAt: jwt.NewNumericDate(s.now().Add(ttl + keySlack))},
-		Project:          f.Project, Function: f.ID, Scopes: f.Scopes,
+		Project:          f.Project, Function: f.ID, Scopes: f.Scopes, Depth: depth,
 	})
 	t.Header["kid"] = s.first
 	signed, err := t.SignedString(s.signing[s.first])
 	return dynamicPrefix + signed, err
 }
 
-// minted is a key and the second it was made in.
+// minted is a key, the second it was made in, and the depth in it.
 type minted struct {
-	at  int64
-	key string
+	at    int64
+	depth int
+	key   string
 }
 
-// executionKey returns the key for an execution that begins now. Ends are whole
-// seconds, so all that begin in one have the same, and it is signed once.
-func (s *secrets) executionKey(k *known, ttl time.Duration) (string, error) {
-	at := s.now().Unix()
-	if m := k.minted.Load(); m != nil && m.at == at {
+// executionKey returns the key for an execution that an actor causes now. Ends
+// are whole seconds, so executions that begin in one have the same, and it is
+// signed once.
+func (s *secrets) executionKey(k *known, by Actor, ttl time.Duration) (string, error) {
+	at, depth := s.now().Unix(), by.Depth+1
+	if m := k.minted.Load(); m != nil && m.at == at && m.depth == depth {
 		return m.key, nil
 	}
-	key, err := s.mint(k.fn, ttl)
+	key, err := s.mint(k.fn, depth, ttl)
 	if err == nil {
-		k.minted.Store(&minted{at, key})
+		k.minted.Store(&minted{at, depth, key})
 	}
 	return key, err
 }
@@ -138,7 +141,7 @@ func (e *Engine) ActorForKey(project, key string) (Actor, error) {
 	if !ok || err != nil || claims.Project != project {
 		return Actor{}, Errorf(TypeUnauthorized, "The key is not valid for this project, or has expired.")
 	}
-	return Actor{Kind: ActorKey, Scopes: claims.Scopes, Label: "function " + claims.Function}, nil
+	return Actor{Kind: ActorKey, Scopes: claims.Scopes, Depth: claims.Depth, Label: "function " + claims.Function}, nil
 }
 
 func (s *secrets) verifier(t *jwt.Token) (any, error) {

@@ -79,7 +79,7 @@ func (a *API) functionParams(in *input, create bool) engine.FunctionParams {
 		Name:       in.mustText("name", between(1, engine.MaxName)),
 		Runtime:    runtime("runtime", func(s string) error { return engine.CheckEnum(s, a.eng.KnownRuntimes()) }),
 		Execute:    in.roles("execute"),
-		Events:     in.items("events", engine.CheckEvents),
+		Events:     in.items("events", a.eng.CheckEvents),
 		Schedule:   in.text("schedule", engine.CheckSchedule),
 		Timeout:    in.integer("timeout", engine.DefaultTimeout, func(n int) error { return engine.CheckRange(n, 1, a.cfg.Limits.Timeout) }),
 		Disabled:   !in.boolean("enabled", true),
