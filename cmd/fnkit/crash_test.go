@@ -356,11 +356,12 @@ func (c *crashes) spin() {
 	})
 }
 
-// deployWhole deploys code whose build takes a moment.
+// deployWhole deploys code whose build takes a moment, and leaves a directory
+// from which nothing can be removed.
 func (c *crashes) deployWhole(to client) {
 	for range wholeOfLoad {
 		c.count()
-		a, err := to.upload(c.t.Context(), "code", "sleep 0.1", archive(c.t, map[string]string{c.language.entrypoint: c.language.code}))
+		a, err := to.upload(c.t.Context(), "code", "mkdir a && : >a/b && chmod 500 a && sleep 0.1", archive(c.t, map[string]string{c.language.entrypoint: c.language.code}))
 		if err != nil {
 			return
 		}

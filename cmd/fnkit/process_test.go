@@ -360,7 +360,7 @@ func archive(t testing.TB, files map[string]string) []byte {
 func pathWith(t testing.TB, commands ...string) string {
 	t.Helper()
 	dir := t.TempDir()
-	for _, name := range append(commands, "sh", "sleep") {
+	for _, name := range append(commands, "sh", "sleep", "mkdir", "chmod") {
 		if err := os.Symlink(require.Command(t, name), filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
