@@ -572,6 +572,39 @@ func TestRefusedAnswersCostNoInstance(t *testing.T) {
 	}
 }
 
+// TestAFunctionDisabledMeanwhileRunsForNoClient: as if it were called now.
+func TestAFunctionDisabledMeanwhileRunsForNoClient(t *testing.T) {
+	t.Parallel()
+	h := open(t, funcs(ok))
+	h.function(t, "f", fnbox.RuntimeID, "f")
+	builder := h.beside(t, funcs(ok))
+	if err := builder.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	builder.deploy(t, "f", map[string]string{"x": ""})
+	builder.stop(t)
+	var queued []engine.Execution
+	for _, by := range []engine.Actor{{}, {Kind: engine.ActorUser, UserID: "u"}, {Kind: engine.ActorKey, Scopes: []string{engine.ScopeExecutionWrite}}} {
+		x, err := h.p.Execute(t.Context(), by, "f", engine.ExecuteParams{Async: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		queued = append(queued, x.Execution)
+	}
+	if _, err := h.p.UpdateFunction(t.Context(), engine.System, "f", engine.FunctionParams{Name: "f", Disabled: true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer h.stop(t)
+	for i, want := range []string{"failed", "failed", "completed"} {
+		if x := h.ended(t, queued[i]); string(x.Status) != want || x.Attempt != 1 || want == "failed" && !strings.Contains(x.Errors, "disabled") {
+			t.Errorf("%+v, want %s", x, want)
+		}
+	}
+}
+
 // TestAStartThatHangs: callers wait no longer than they must, the start is given
 // up, and whoever waits for it then is told.
 func TestAStartThatHangs(t *testing.T) {

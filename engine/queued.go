@@ -71,6 +71,9 @@ func (e *Engine) runClaimed(ctx context.Context, x *Execution) (Actor, outcome, 
 	if err := k.runnable(); err != nil {
 		return p.Actor, outcome{}, err
 	}
+	if !k.fn.Enabled && !p.Actor.Trusted() {
+		return p.Actor, outcome{}, Errorf(TypeUnauthorized, "The function was disabled before the execution began.")
+	}
 	a := newAnswer(e.cfg.Limits, nil)
 	c, err := e.prepare(ctx, k, x, p.Actor, p.IP, a)
 	if err != nil {
