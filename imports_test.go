@@ -19,7 +19,7 @@ var arrows = []struct {
 }{
 	{"engine/enginetest", []string{"engine", "sandbox/fnbox", "store/dirblobs", "store/sqlstore/sqlite", "github.com/benbjohnson/clock"}},
 	{"engine", []string{"store", "sandbox", "events", "github.com/benbjohnson/clock", "go.opentelemetry.io/otel", "github.com/golang-jwt/jwt/v5"}},
-	{"httpapi", []string{"engine", "store"}},
+	{"httpapi", []string{"engine"}},
 	{"store/sqlstore/sqlite", []string{"store", "store/sqlstore", "github.com/uptrace/bun", "modernc.org/sqlite"}},
 	{"store/sqlstore", []string{"store", "github.com/uptrace/bun"}},
 	{"store/dirblobs", []string{"store"}},

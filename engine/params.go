@@ -8,16 +8,13 @@ import (
 	"time"
 )
 
-// Records and queries, as the store defines them.
+// Records, as the store defines them.
 type (
 	Function         = store.Function
 	Deployment       = store.Deployment
 	DeploymentStatus = store.DeploymentStatus
 	Execution        = store.Execution
 	ExecutionStatus  = store.ExecutionStatus
-	Query            = store.Query
-	Filter           = store.Filter
-	Order            = store.Order
 	Header           = store.Header
 	Runtime          = sandbox.Runtime
 	Event            = events.Event

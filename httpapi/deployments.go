@@ -4,12 +4,11 @@ import (
 	"net/http"
 
 	"github.com/fnkit/fnkit/engine"
-	"github.com/fnkit/fnkit/store"
 )
 
 func (a *API) listDeployments(c *call) error {
 	function := c.in.id("functionId")
-	q := c.in.query(store.DeploymentAttrs(), c.format)
+	q := c.in.query(engine.DeploymentAttrs(), c.format)
 	if c.in.err != nil {
 		return c.in.err
 	}

@@ -7,12 +7,11 @@ import (
 	"unicode/utf8"
 
 	"github.com/fnkit/fnkit/engine"
-	"github.com/fnkit/fnkit/store"
 )
 
 func (a *API) listExecutions(c *call) error {
 	function := c.in.id("functionId")
-	q := c.in.query(store.ExecutionAttrs(), c.format)
+	q := c.in.query(engine.ExecutionAttrs(), c.format)
 	if c.in.err != nil {
 		return c.in.err
 	}

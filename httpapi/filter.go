@@ -7,7 +7,6 @@ import (
 	"strconv"
 
 	"github.com/fnkit/fnkit/engine"
-	"github.com/fnkit/fnkit/store"
 )
 
 // filter checks one condition and gives its values their types.
@@ -22,7 +21,7 @@ func (b *queryBuilder) filter(q jsonQuery, depth int) (engine.Filter, error) {
 	if !ok || attr.OrderOnly {
 		return engine.Filter{}, errors.New("Attribute not found in schema: " + q.Attribute)
 	}
-	isText := attr.Type == store.Text || attr.Type == store.Fold
+	isText := attr.Type == engine.AttrText || attr.Type == engine.AttrFold
 	switch q.Method {
 	case "search":
 		return engine.Filter{}, engine.Errorf(engine.TypeQuery, "Searching by attribute %q requires a fulltext index.", q.Attribute)
@@ -31,7 +30,7 @@ func (b *queryBuilder) filter(q jsonQuery, depth int) (engine.Filter, error) {
 			return engine.Filter{}, fmt.Errorf("Cannot query %s on attribute %q because it is not a string.", q.Method, q.Attribute)
 		}
 	}
-	f := engine.Filter{Op: store.Op(q.Method), Attr: q.Attribute}
+	f := engine.Filter{Op: engine.Op(q.Method), Attr: q.Attribute}
 	for _, v := range q.Values {
 		typed, ok := typedValue(v, attr.Type)
 		if !ok {
@@ -44,7 +43,7 @@ func (b *queryBuilder) filter(q jsonQuery, depth int) (engine.Filter, error) {
 
 // junction checks an "and" or "or" and what it holds.
 func (b *queryBuilder) junction(q jsonQuery, depth int) (engine.Filter, error) {
-	f := engine.Filter{Op: store.Op(q.Method)}
+	f := engine.Filter{Op: engine.Op(q.Method)}
 	if depth > maxDepth {
 		return f, fmt.Errorf("Queries can not be nested deeper than %d levels", maxDepth)
 	}
@@ -97,22 +96,22 @@ func checkArity(q jsonQuery) error {
 }
 
 // typedValue gives a JSON value the type of an attribute.
-func typedValue(v any, t store.Type) (any, bool) {
+func typedValue(v any, t engine.AttrType) (any, bool) {
 	number, isNumber := v.(json.Number)
 	text, isText := v.(string)
 	switch t {
-	case store.Text, store.Fold:
+	case engine.AttrText, engine.AttrFold:
 		return text, isText
-	case store.Boolean:
+	case engine.AttrBoolean:
 		b, ok := v.(bool)
 		return b, ok
-	case store.Integer:
+	case engine.AttrInteger:
 		n, err := strconv.ParseInt(number.String(), 10, 64)
 		return n, isNumber && err == nil
-	case store.Number:
+	case engine.AttrNumber:
 		f, err := number.Float64()
 		return f, isNumber && err == nil
-	case store.Date:
+	case engine.AttrDate:
 		d, err := parseDate(text)
 		return d, isText && err == nil
 	}

@@ -4,11 +4,10 @@ import (
 	"net/http"
 
 	"github.com/fnkit/fnkit/engine"
-	"github.com/fnkit/fnkit/store"
 )
 
 func (a *API) listFunctions(c *call) error {
-	q := c.in.query(store.FunctionAttrs(), c.format)
+	q := c.in.query(engine.FunctionAttrs(), c.format)
 	if c.in.err != nil {
 		return c.in.err
 	}

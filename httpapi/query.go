@@ -10,7 +10,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/fnkit/fnkit/engine"
-	"github.com/fnkit/fnkit/store"
 )
 
 // Limits of a query besides engine.MaxQueries and engine.MaxQuery.
@@ -20,7 +19,7 @@ const (
 )
 
 // query reads the parameters "queries" and "search" of a list.
-func (in *input) query(attrs store.Attrs, v version) engine.Query {
+func (in *input) query(attrs engine.Attrs, v version) engine.Query {
 	var q queryBuilder
 	q.attrs = attrs
 	for _, text := range in.queries() {
@@ -64,7 +63,7 @@ type jsonQuery struct {
 
 // queryBuilder collects queries.
 type queryBuilder struct {
-	attrs               store.Attrs
+	attrs               engine.Attrs
 	out                 engine.Query
 	hasLimit, hasOffset bool
 }
@@ -159,7 +158,7 @@ func (b *queryBuilder) addPage(q jsonQuery) error {
 		return err
 	}
 	if q.Method == "limit" {
-		n = min(n, store.MaxLimit)
+		n = min(n, engine.MaxPage)
 	}
 	*target, *has = n, true
 	return nil
