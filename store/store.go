@@ -162,7 +162,8 @@ type Executions interface {
 	// is one of statuses; ErrConflict if it has another, ErrNotFound.
 	DeleteExecution(ctx context.Context, project, function, id string, statuses ...ExecutionStatus) error
 	// ListExecutions returns the executions of the function that match q.
-	// reader, if not empty, restricts it to those whose UserID is reader.
+	// reader, if not empty, restricts it to those whose UserID is reader, and
+	// leaves Logs and Errors out: they can be large, and no reader may see them.
 	ListExecutions(ctx context.Context, project, function, reader string, q Query) ([]Execution, error)
 	// CountExecutions counts what q's filters and search match, up to max.
 	CountExecutions(ctx context.Context, project, function, reader string, q Query, max int) (int, error)

@@ -23,6 +23,7 @@ type listing struct {
 	search  string            // expression of the search text
 	scope   []condition       // which rows
 	owner   []condition       // which rows a cursor may name
+	without []string          // columns that are not read
 }
 
 // condition is a piece of a WHERE clause.
@@ -49,10 +50,12 @@ func deploymentList(project, function string) listing {
 
 func executionList(project, function, reader string) listing {
 	own := []condition{where("project_id = ?", project)}
+	var without []string
 	if reader != "" {
 		own = append(own, where("user_id = ? AND user_id <> ''", reader)) // the second lets the partial index serve
+		without = []string{"logs", "errors"}
 	}
-	return listing{table: "executions", alias: "e", attrs: store.ExecutionAttrs(),
+	return listing{table: "executions", alias: "e", attrs: store.ExecutionAttrs(), without: without,
 		owner: own, scope: append(slices.Clone(own), where("function_id = ?", function)),
 		// ids hold no other characters that separate words
 		search: "' ' || lower(replace(replace(function_id || ' ' || id, '-', ' '), '.', ' ')) || ' '",
@@ -87,6 +90,9 @@ func (l listing) column(attr string) (string, store.Attr, error) {
 // list reads a page into rows.
 func (r records) list(ctx context.Context, l listing, q store.Query, rows any) error {
 	sel := r.r.NewSelect().Model(rows).ModelTableExpr("? AS ?", r.s.table(l.table), bun.Ident(l.alias))
+	if len(l.without) > 0 {
+		sel.ExcludeColumn(l.without...)
+	}
 	conditions, err := l.conditions(q)
 	if err != nil {
 		return err

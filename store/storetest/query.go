@@ -249,8 +249,14 @@ func (s *suite) otherLists() {
 		}
 	}
 	for reader, want := range map[string]int{"": 1, "u": 1, "v": 0} {
-		if rows, err := s.ListExecutions(s.ctx, s.project, "f00", reader, store.Query{}); err != nil || len(rows) != want {
+		rows, err := s.ListExecutions(s.ctx, s.project, "f00", reader, store.Query{})
+		if err != nil || len(rows) != want {
 			s.Errorf("reader %q sees %d executions, %v", reader, len(rows), err)
+		}
+		for _, x := range rows {
+			if logs := x.Logs + x.Errors; (logs == "") != (reader != "") {
+				s.Errorf("reader %q gets the logs %q", reader, logs)
+			}
 		}
 	}
 }
