@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/fnkit/fnkit/engine"
+	"github.com/fnkit/fnkit/sandbox"
 	"github.com/fnkit/fnkit/sandbox/fnbox"
 	"github.com/fnkit/fnkit/store"
 )
@@ -148,6 +150,35 @@ func TestNothingIsLeftOfADeploymentDeletedWhileItsArtefactIsStored(t *testing.T)
 	}
 	close(gate)
 	eventually(t, func() (error, bool) { err := leftBlobs(h, ""); return err, err == nil })
+}
+
+// talkative is a driver whose builds print until they are ended, and then once more.
+type talkative struct{ *fnbox.Box }
+
+func (talkative) Build(ctx context.Context, _ sandbox.BuildSpec, logs io.Writer) (sandbox.BuildResult, error) {
+	fmt.Fprintln(logs, "begun")
+	<-ctx.Done()
+	fmt.Fprintln(logs, "ended")
+	return sandbox.BuildResult{}, ctx.Err()
+}
+
+func TestNoLogIsLeftOfADeploymentDeletedWhileItIsBuilt(t *testing.T) {
+	t.Parallel()
+	h := start(t, talkative{funcs(ok)})
+	h.function(t, "f", fnbox.RuntimeID, "f")
+	d := h.upload(t, "f", "", true)
+	eventually(t, func() (engine.Deployment, bool) {
+		d, err := h.p.GetDeployment(t.Context(), engine.System, "f", d.ID)
+		return d, err == nil && d.BuildLogs == "begun\n"
+	})
+	if err := h.p.DeleteDeployment(t.Context(), engine.System, "f", d.ID); err != nil {
+		t.Fatal(err)
+	}
+	h.stop(t)
+	left, err := h.cfg.Store.ReadLogs(t.Context(), store.LogRef{Project: "shop", Kind: store.BuildLog, ID: d.ID}, 0, 10)
+	if err != nil || len(left) > 0 {
+		t.Errorf("%+v, %v", left, err)
+	}
 }
 
 func TestNothingIsLeftOfAFunctionDeletedDuringAnUpload(t *testing.T) {

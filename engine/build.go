@@ -200,6 +200,18 @@ func (e *Engine) packArtefact(ctx context.Context, d *Deployment, dir, work stri
 	return nil
 }
 
+// dropLogs removes what a build has printed since its deployment was deleted.
+func (e *Engine) dropLogs(ctx context.Context, d Deployment) {
+	ctx = context.WithoutCancel(ctx)
+	_, err := e.store.GetDeployment(ctx, d.Project, d.FunctionID, d.ID)
+	if errors.Is(err, store.ErrNotFound) {
+		err = e.store.DeleteLogs(ctx, buildLog(d))
+	}
+	if err != nil {
+		e.cfg.Logger.Warn("delete build log", "deployment", d.ID, "error", err)
+	}
+}
+
 // dropArtefact removes what a build has stored that did not become ready.
 func (e *Engine) dropArtefact(ctx context.Context, d *Deployment) {
 	if d.ArtefactBlob == "" {
@@ -222,6 +234,7 @@ func (e *Engine) finishBuild(ctx context.Context, l store.Lease, d Deployment, e
 	switch {
 	case lost:
 		e.dropArtefact(ctx, &d)
+		e.dropLogs(ctx, d)
 		return
 	case err != nil && ctx.Err() != nil:
 		d.Status, d.ReadyAt, d.BuildEnded = store.DeploymentWaiting, now, time.Time{}
@@ -246,6 +259,7 @@ func (e *Engine) finishBuild(ctx context.Context, l store.Lease, d Deployment, e
 	})
 	if errors.Is(err, errLeaseLost) {
 		e.dropArtefact(ctx, &d)
+		e.dropLogs(ctx, d)
 		return
 	}
 	if err != nil { // it may be written or not: the artefact stays until it is known, see sweep
