@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/fnkit/fnkit/engine"
+	"github.com/fnkit/fnkit/events"
 	"github.com/fnkit/fnkit/httpapi"
 )
 
@@ -88,10 +89,16 @@ func TestHandlerRecord(t *testing.T) {
 	s := newServer(t)
 	fn := s.deployed(t, "request")
 	url, query := serveFunction(t, s, fn), strings.Repeat("q", 100_000)
+	stored, err := s.eng.Subscribe(t.Context(), events.Pattern{Project: project, Name: "functions." + fn + ".executions.*.create"})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if _, body := fetch(t, "POST", url+"/hello/?\xff"+query, "x", "Content-Type", "a/"+strings.Repeat("b", 1<<14)); !strings.Contains(body, query) {
 		t.Errorf("the function sees %d bytes", len(body))
 	}
 	fetch(t, "HEAD", url+"/hello/", "")
+	<-stored
+	<-stored // the answer may have come before
 	a := s.get(t, "/functions/"+fn+"/executions").ok(200)
 	if a.int("total") != 2 || len(a.raw) > 4000 {
 		t.Fatalf("%d bytes: %.4000s", len(a.raw), a.raw)
