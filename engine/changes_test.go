@@ -133,3 +133,31 @@ func TestDeletingAnOldDeploymentLeavesTheActiveOneWarm(t *testing.T) {
 		t.Errorf("instances %v, before %v, %v", all, warm, err)
 	}
 }
+
+// TestAChangeCostsOneStart: callers at once who notice what another engine
+// changed do not retire each other's instances.
+func TestAChangeCostsOneStart(t *testing.T) {
+	t.Parallel()
+	box := watch()
+	h := start(t, funcs(ok))
+	other := h.beside(t, box, func(c *engine.Config) { c.Work.MaxStaleness = time.Nanosecond })
+	if err := other.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer other.stop(t)
+	h.ready(t, "f")
+	other.execute(t, "f", engine.ExecuteParams{})
+	if _, err := h.p.UpdateFunction(t.Context(), engine.System, "f", engine.FunctionParams{Name: "renamed"}); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for range 90 {
+		wg.Go(func() { other.execute(t, "f", engine.ExecuteParams{}) })
+	}
+	wg.Wait()
+	box.mu.Lock()
+	defer box.mu.Unlock()
+	if len(box.specs) != 2 {
+		t.Errorf("%d instances were started, want the old and the new one", len(box.specs))
+	}
+}

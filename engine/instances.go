@@ -106,10 +106,12 @@ func (e *Engine) stopInstance(id string) {
 	e.artefacts.letGo(id)
 }
 
-// retireInstances ends the instances of a function as their calls end.
-func (e *Engine) retireInstances(f functionKey) {
+// retireInstances ends the instances of a function as their calls end, but for
+// those of the state named by its instanceKey: many callers may notice a change at
+// once, and the first of them may have started some.
+func (e *Engine) retireInstances(f functionKey, except string) {
 	e.pool.Retire(func(k pool.Key) bool {
-		return k.Project == f.project && strings.HasPrefix(k.Name, functionPrefix(f.id))
+		return k.Project == f.project && k.Name != except && strings.HasPrefix(k.Name, functionPrefix(f.id))
 	})
 }
 

@@ -87,11 +87,13 @@ func (e *Engine) resolve(ctx context.Context, project, id string) (*known, error
 			e.remember(key, &entry{have.known, now}, changes)
 			return have.known, nil
 		}
-		e.retireInstances(key)
 	}
 	k, err := e.load(ctx, key)
 	if err != nil {
 		return nil, err
+	}
+	if have != nil {
+		e.retireInstances(key, k.instanceKey())
 	}
 	e.remember(key, &entry{k, now}, changes)
 	return k, nil
@@ -161,7 +163,7 @@ func (e *Engine) forget(project, id string) {
 	delete(e.knowledge.entries, key)
 	e.knowledge.changes++
 	e.knowledge.mu.Unlock()
-	e.retireInstances(key)
+	e.retireInstances(key, "")
 }
 
 // load reads a function's state from the store.
