@@ -21,6 +21,10 @@ type Query struct {
 const (
 	DefaultLimit = 25
 	MaxLimit     = 5000
+	// PageLogs is how many characters of logs a page holds, about. Each row has
+	// the same share; of longer logs it has the end, after CutMark.
+	PageLogs = 64 << 20
+	CutMark  = "[WARNING] Truncated. The list is too long to hold all of it.\n"
 )
 
 // Filter is one condition: an attribute, an operator and its values, or a

@@ -126,7 +126,8 @@ type Deployments interface {
 	// ClearActivate sets Activate to false on every deployment of the function
 	// but the one named.
 	ClearActivate(ctx context.Context, project, function, except string) error
-	// ListDeployments returns the deployments of the function that match q.
+	// ListDeployments returns the deployments of the function that match q, with
+	// as much of their BuildLogs as PageLogs allows.
 	ListDeployments(ctx context.Context, project, function string, q Query) ([]Deployment, error)
 	// CountDeployments counts what q's filters and search match, up to max.
 	CountDeployments(ctx context.Context, project, function string, q Query, max int) (int, error)
@@ -163,7 +164,7 @@ type Executions interface {
 	DeleteExecution(ctx context.Context, project, function, id string, statuses ...ExecutionStatus) error
 	// ListExecutions returns the executions of the function that match q.
 	// reader, if not empty, restricts it to those whose UserID is reader, and
-	// leaves Logs and Errors out: they can be large, and no reader may see them.
+	// leaves Logs and Errors out, which no reader may see; see also PageLogs.
 	ListExecutions(ctx context.Context, project, function, reader string, q Query) ([]Execution, error)
 	// CountExecutions counts what q's filters and search match, up to max.
 	CountExecutions(ctx context.Context, project, function, reader string, q Query, max int) (int, error)

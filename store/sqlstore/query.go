@@ -23,7 +23,8 @@ type listing struct {
 	search  string            // expression of the search text
 	scope   []condition       // which rows
 	owner   []condition       // which rows a cursor may name
-	without []string          // columns that are not read
+	logs    []string          // columns of logs, which can be long
+	noLogs  bool              // they are not read
 }
 
 // condition is a piece of a WHERE clause.
@@ -43,19 +44,17 @@ func functionList(project string) listing {
 
 func deploymentList(project, function string) listing {
 	own := []condition{where("project_id = ?", project)}
-	return listing{table: "deployments", alias: "d", attrs: store.DeploymentAttrs(), search: "search",
+	return listing{table: "deployments", alias: "d", attrs: store.DeploymentAttrs(), search: "search", logs: []string{"build_logs"},
 		owner: own, scope: append(slices.Clone(own), where("function_id = ?", function)),
 		columns: map[string]string{"buildId": "build_id"}}
 }
 
 func executionList(project, function, reader string) listing {
 	own := []condition{where("project_id = ?", project)}
-	var without []string
 	if reader != "" {
 		own = append(own, where("user_id = ? AND user_id <> ''", reader)) // the second lets the partial index serve
-		without = []string{"logs", "errors"}
 	}
-	return listing{table: "executions", alias: "e", attrs: store.ExecutionAttrs(), without: without,
+	return listing{table: "executions", alias: "e", attrs: store.ExecutionAttrs(), logs: []string{"logs", "errors"}, noLogs: reader != "",
 		owner: own, scope: append(slices.Clone(own), where("function_id = ?", function)),
 		// ids hold no other characters that separate words
 		search: "' ' || lower(replace(replace(function_id || ' ' || id, '-', ' '), '.', ' ')) || ' '",
@@ -90,9 +89,7 @@ func (l listing) column(attr string) (string, store.Attr, error) {
 // list reads a page into rows.
 func (r records) list(ctx context.Context, l listing, q store.Query, rows any) error {
 	sel := r.r.NewSelect().Model(rows).ModelTableExpr("? AS ?", r.s.table(l.table), bun.Ident(l.alias))
-	if len(l.without) > 0 {
-		sel.ExcludeColumn(l.without...)
-	}
+	l.selectLogs(sel, limit(q))
 	conditions, err := l.conditions(q)
 	if err != nil {
 		return err
@@ -121,6 +118,20 @@ func (r records) list(ctx context.Context, l listing, q store.Query, rows any) e
 		reverse(rows)
 	}
 	return nil
+}
+
+// selectLogs reads of the logs what a page of so many rows has room for.
+func (l listing) selectLogs(sel *bun.SelectQuery, rows int) {
+	if len(l.logs) == 0 {
+		return
+	}
+	sel.ExcludeColumn(l.logs...)
+	share := store.PageLogs / (rows * len(l.logs))
+	for _, c := range l.logs {
+		if !l.noLogs {
+			sel.ColumnExpr("CASE WHEN length(?0) > ?1 THEN ?2 || substr(?0, length(?0) - ?1 + 1) ELSE ?0 END AS ?0", bun.Ident(c), share, store.CutMark)
+		}
+	}
 }
 
 func limit(q store.Query) int {

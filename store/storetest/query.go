@@ -459,3 +459,34 @@ func (s *suite) badQueries() {
 		s.Errorf("found %v", functionIDs(got))
 	}
 }
+
+// longLogs: the logs of a page are bounded; a short page has them whole.
+func (s *suite) longLogs() {
+	_, err := s.CreateFunction(s.ctx, s.function("f"))
+	s.must(err)
+	whole := strings.Repeat("ä", 20_000) + strings.Repeat("z", 20_000)
+	x, d := s.execution("x", "f"), s.deployment("d", "f")
+	x.Logs, x.Errors, d.BuildLogs = whole, whole[:10], whole
+	s.append(x)
+	s.createDeployment(d)
+	cut := func(rows int) string {
+		runes := []rune(whole)
+		return store.CutMark + string(runes[len(runes)-store.PageLogs/rows:])
+	}
+	for limit, want := range map[int][2]string{0: {whole, whole}, store.MaxLimit: {cut(2 * store.MaxLimit), cut(store.MaxLimit)}} {
+		executions, err := s.ListExecutions(s.ctx, s.project, "f", "", store.Query{Limit: limit})
+		s.must(err)
+		if got := executions[0]; got.Logs != want[0] || got.Errors != x.Errors {
+			s.Errorf("a page of %d has %d and %d bytes of logs, want %d and %d", limit, len(got.Logs), len(got.Errors), len(want[0]), len(x.Errors))
+		}
+		deployments, err := s.ListDeployments(s.ctx, s.project, "f", store.Query{Limit: limit})
+		s.must(err)
+		if got := deployments[0]; got.BuildLogs != want[1] {
+			s.Errorf("a page of %d has %d bytes of a build's logs, want %d", limit, len(got.BuildLogs), len(want[1]))
+		}
+	}
+	one, err := s.GetExecution(s.ctx, s.project, "f", "x")
+	if s.must(err); one.Logs != whole {
+		s.Errorf("an execution has %d bytes of logs, want %d", len(one.Logs), len(whole))
+	}
+}

@@ -35,6 +35,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		"orders and cursors":      (*suite).cursors,
 		"search":                  (*suite).search,
 		"long lists":              (*suite).longLists,
+		"long logs":               (*suite).longLogs,
 		"durations":               (*suite).durations,
 		"bad queries":             (*suite).badQueries,
 		"logs":                    (*suite).logs,
