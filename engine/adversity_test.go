@@ -411,25 +411,50 @@ func TestResultsOutliveAShortOutage(t *testing.T) {
 	t.Parallel()
 	r := &records{}
 	var began atomic.Int32
-	h := start(t, funcs(func(_ context.Context, c *fnbox.Context) error {
+	box := &slow{Box: funcs(func(_ context.Context, c *fnbox.Context) error {
 		began.Add(1)
 		return c.Empty()
-	}), withRecords(r), func(c *engine.Config) { c.Work.Poll = 20 * time.Millisecond })
+	})}
+	h := start(t, box, withRecords(r), func(c *engine.Config) { c.Work.Poll = 20 * time.Millisecond })
 	h.function(t, "f", fnbox.RuntimeID, "f")
 	d := h.upload(t, "f", "", true)
 	fault, calls := failing("tx", 3)
 	r.set(fault)
-	if d = h.built(t, d); d.Status != "ready" || d.Attempt != 1 {
-		t.Errorf("%+v", d)
-	}
-	if calls.Load() < 1 {
-		t.Skip("the build ended before the outage began")
+	close(box.gate(""))
+	if d = h.built(t, d); d.Status != "ready" || d.Attempt != 1 || calls.Load() < 4 {
+		t.Errorf("%+v after %d calls", d, calls.Load())
 	}
 	fault, _ = failing("settle", 3)
 	r.set(fault)
 	queued := h.execute(t, "f", engine.ExecuteParams{Async: true})
 	if x := h.ended(t, queued.Execution); x.Attempt != 1 || began.Load() != 1 {
 		t.Errorf("%d calls, %+v", began.Load(), x)
+	}
+}
+
+// TestACommitThatSeemedToFail: the store loses its connection between the commit
+// and the answer.
+func TestACommitThatSeemedToFail(t *testing.T) {
+	t.Parallel()
+	r, box := &records{}, &slow{Box: funcs(ok)}
+	h := start(t, box, withRecords(r), func(c *engine.Config) { c.Work.Poll = 20 * time.Millisecond })
+	h.function(t, "f", fnbox.RuntimeID, "f")
+	d := h.upload(t, "f", "", true)
+	fault, commits := failing("committed", 1)
+	r.set(fault)
+	close(box.gate(""))
+	if d = h.built(t, d); d.Status != "ready" || d.Attempt != 1 {
+		t.Errorf("%+v", d)
+	}
+	eventually(t, func() (int32, bool) { return commits.Load(), commits.Load() > 0 })
+	h.stop(t)
+	next := h.beside(t, funcs(ok))
+	if err := next.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer next.stop(t)
+	if x := next.execute(t, "f", engine.ExecuteParams{}); x.Status != "completed" {
+		t.Errorf("%+v", x.Execution)
 	}
 }
 

@@ -257,6 +257,9 @@ func (e *Engine) finishBuild(ctx context.Context, l store.Lease, d Deployment, e
 		activated, err = e.settleBuild(ctx, l, d)
 		return err
 	})
+	if errors.Is(err, errLeaseLost) && e.written(ctx, d) {
+		activated, err = true, nil // perhaps
+	}
 	if errors.Is(err, errLeaseLost) {
 		e.dropArtefact(ctx, &d)
 		e.dropLogs(ctx, d)
@@ -280,6 +283,13 @@ func (e *Engine) finishBuild(ctx context.Context, l store.Lease, d Deployment, e
 		e.forget(d.Project, d.FunctionID)
 	}
 	e.Project(d.Project).emit(ctx, System, "functions."+d.FunctionID+".deployments."+d.ID+".update", d)
+}
+
+// written reports whether the result of a build is in its row: a store may say that
+// it is unavailable when it has committed.
+func (e *Engine) written(ctx context.Context, d Deployment) bool {
+	current, err := e.store.GetDeployment(context.WithoutCancel(ctx), d.Project, d.FunctionID, d.ID)
+	return err == nil && current.BuildID == d.BuildID && current.Status == d.Status
 }
 
 // maxBuildTries is how often a build is tried that fails through no fault of

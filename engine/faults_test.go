@@ -44,7 +44,8 @@ type records struct {
 	fault func(call string) error
 }
 
-// ask returns what a call fails with: "claim", "renew", "settle" of runs, "tx".
+// ask returns what a call fails with: "claim", "renew", "settle" of runs, "tx", and
+// "committed", which has been.
 func (r *records) ask(call string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -66,7 +67,10 @@ func (r *records) InTx(ctx context.Context, fn func(context.Context, store.Tx) e
 	if err := r.ask("tx"); err != nil {
 		return err
 	}
-	return r.Store.InTx(ctx, fn)
+	if err := r.Store.InTx(ctx, fn); err != nil {
+		return err
+	}
+	return r.ask("committed")
 }
 
 type runs struct {
