@@ -71,15 +71,24 @@ func bodyError(err error) error {
 // parseJSON reads parameters from JSON. What is broken or no object holds none.
 func parseJSON(raw []byte) (map[string]any, error) {
 	raw = bytes.TrimLeft(raw, " \t\r\n")
+	var params map[string]any
+	var err error
 	switch {
 	case len(raw) == 0 || raw[0] == '[' || !utf8.Valid(raw):
-		return map[string]any{}, nil
 	case raw[0] != '{':
-		return map[string]any{}, refuseScalar(raw)
+		err = refuseScalar(raw)
+	case len(raw) > smallBody:
+		params, err = readMembers(raw)
+	default:
+		if v, whole := decodeJSON(raw); whole {
+			params, _ = v.(map[string]any)
+		}
 	}
-	params, whole, err := readObject(raw)
-	if err == nil && !whole {
-		return map[string]any{}, nil
+	if len(params) > maxParams {
+		err = errParams()
+	}
+	if params == nil {
+		params = map[string]any{}
 	}
 	return params, err
 }
@@ -96,29 +105,30 @@ func refuseScalar(raw []byte) error {
 	return engine.Errorf(engine.TypeArgument, "The request body must be a JSON object.")
 }
 
-// readObject reads the members of a JSON object. whole reports whether raw is
-// that and nothing else; an error, that it holds too much.
-func readObject(raw []byte) (members map[string]any, whole bool, err error) {
+// readMembers reads a large JSON object member by member: what it holds beside
+// texts is bounded. It returns nil if raw is anything else.
+func readMembers(raw []byte) (map[string]any, error) {
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.Token() // the brace
-	members = map[string]any{}
-	m := member{left: smallBody}
-	for n := 0; dec.More(); n++ {
-		if n == maxParams {
-			return nil, false, errParams()
-		}
+	members, m := map[string]any{}, member{left: smallBody}
+	for dec.More() && len(members) <= maxParams {
 		token, _ := dec.Token()
 		name, isName := token.(string)
 		if err := dec.Decode(&m); engineError(err) != nil {
-			return nil, false, err
+			return nil, err
 		} else if err != nil || !isName {
-			return nil, false, nil
+			return nil, nil
 		}
 		members[name] = m.value
 	}
+	if len(members) > maxParams {
+		return members, nil
+	}
 	_, broken := dec.Token()
-	_, end := dec.Token()
-	return members, broken == nil && end == io.EOF, nil
+	if _, end := dec.Token(); broken != nil || end != io.EOF {
+		return nil, nil
+	}
+	return members, nil
 }
 
 // member decodes one value after the other: texts of any length, but of
