@@ -14,7 +14,8 @@ import (
 
 // Keys is a ready-made identity for small servers and tests: API keys and
 // users that are known beforehand. Its Identify is what [Options] wants. It
-// must not be changed once in use.
+// must not be changed once in use. No two keys, and no two users, of one
+// project may have the same secret or token: the later one would count.
 type Keys struct {
 	// Engine verifies the keys handed to functions, which call back with them.
 	// Nil: such keys are refused.
