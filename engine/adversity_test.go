@@ -286,6 +286,34 @@ func TestRuntimesAreKnownBeforeStart(t *testing.T) {
 	}
 }
 
+// TestADriverThatDoesNotAnswerIsNoMissingRuntime: it is asked again.
+func TestADriverThatDoesNotAnswerIsNoMissingRuntime(t *testing.T) {
+	t.Parallel()
+	var down atomic.Bool
+	down.Store(true)
+	h := open(t, &broken{Box: funcs(ok), can: func() error {
+		if down.Load() {
+			return errors.New("the driver does not answer")
+		}
+		return nil
+	}})
+	params := engine.FunctionParams{Name: "f", Runtime: "node-20.0"}
+	_, err := h.p.CreateFunction(t.Context(), engine.System, params)
+	if known := new(engine.Error); err == nil || errors.As(err, &known) {
+		t.Errorf("got %v, want an internal error", err)
+	}
+	if err := h.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "does not answer") {
+		t.Errorf("Start: %v", err)
+	}
+	down.Store(false)
+	_, err = h.p.CreateFunction(t.Context(), engine.System, params)
+	fails(t, err, engine.TypeRuntime)
+	if err := h.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	h.stop(t)
+}
+
 // TestAnIdOfADeploymentCanBeUsedAgain: callers may choose the ids of uploads.
 func TestAnIdOfADeploymentCanBeUsedAgain(t *testing.T) {
 	t.Parallel()

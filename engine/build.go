@@ -82,7 +82,10 @@ func (e *Engine) build(ctx context.Context, l store.Lease, d *Deployment, log io
 		return fmt.Errorf("function: %w", err)
 	}
 	k := &known{fn: fn, dep: *d, spec: specification(fn.Specification)}
-	if k.rt, k.has = e.runtime(fn.Runtime); !k.has {
+	if k.rt, k.has, err = e.runtime(ctx, fn.Runtime); err != nil {
+		return err
+	}
+	if !k.has {
 		return buildFailure(fmt.Sprintf("Runtime %q is not available on this server.", fn.Runtime))
 	}
 	work, err := e.artefacts.workDir()

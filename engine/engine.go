@@ -164,23 +164,27 @@ func (e *Engine) projectLimits(ctx context.Context, id string) (ProjectLimits, e
 
 // runtime returns the runtime of an id as the sandbox or the catalogue
 // describes it, and whether the sandbox can run it.
-func (e *Engine) runtime(id string) (Runtime, bool) {
-	caps, _ := e.Capabilities(context.Background())
+func (e *Engine) runtime(ctx context.Context, id string) (r Runtime, has bool, err error) {
+	caps, err := e.Capabilities(ctx)
+	if err != nil {
+		return r, false, fmt.Errorf("sandbox: %w", err)
+	}
 	for _, r := range caps.Runtimes {
 		if r.ID == id {
-			return r, true
+			return r, true, nil
 		}
 	}
-	r, _ := sandbox.LookupRuntime(id)
-	return r, false
+	r, _ = sandbox.LookupRuntime(id)
+	return r, false, nil
 }
 
 // runtimeAllowed refuses a runtime that is not on this machine or not on the
 // host's list.
-func (e *Engine) runtimeAllowed(id string) error {
+func (e *Engine) runtimeAllowed(ctx context.Context, id string) error {
 	list := e.cfg.Hooks.Runtimes
-	if _, has := e.runtime(id); has && (len(list) == 0 || slices.Contains(list, id)) {
-		return nil
+	_, has, err := e.runtime(ctx, id)
+	if err != nil || has && (len(list) == 0 || slices.Contains(list, id)) {
+		return err
 	}
 	return Errorf(TypeRuntime, "Runtime %q is not supported", id)
 }

@@ -99,10 +99,21 @@ func (q runs) Settle(ctx context.Context, s []store.Settlement[engine.Execution]
 	return q.Queue.Settle(ctx, s)
 }
 
-// broken is a driver that cannot start instances when a test says so.
+// broken is a driver that cannot start instances, or say what it can do, when a
+// test says so.
 type broken struct {
 	*fnbox.Box
 	start func(ctx context.Context) error
+	can   func() error
+}
+
+func (b *broken) Capabilities(ctx context.Context) (sandbox.Capabilities, error) {
+	if b.can != nil {
+		if err := b.can(); err != nil {
+			return sandbox.Capabilities{}, err
+		}
+	}
+	return b.Box.Capabilities(ctx)
 }
 
 func (b *broken) Start(ctx context.Context, s sandbox.Spec) (sandbox.Instance, error) {

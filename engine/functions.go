@@ -25,7 +25,7 @@ func (p *Project) CreateFunction(ctx context.Context, by Actor, f FunctionParams
 	if err := p.e.checkFunction(f, true); err != nil {
 		return Function{}, err
 	}
-	if err := p.e.runtimeAllowed(f.Runtime); err != nil {
+	if err := p.e.runtimeAllowed(ctx, f.Runtime); err != nil {
 		return Function{}, err
 	}
 	if err := f.checkSources(); err != nil {
@@ -142,7 +142,7 @@ func (p *Project) Runtimes(ctx context.Context, by Actor) ([]Runtime, error) {
 	}
 	var out []Runtime
 	for _, r := range caps.Runtimes {
-		if p.e.runtimeAllowed(r.ID) == nil {
+		if p.e.runtimeAllowed(ctx, r.ID) == nil {
 			out = append(out, r)
 		}
 	}

@@ -173,9 +173,8 @@ func (e *Engine) load(ctx context.Context, key functionKey) (*known, error) {
 		return nil, fail(err, TypeFunction)
 	}
 	k := &known{fn: fn, spec: specification(fn.Specification)}
-	k.rt, k.has = e.runtime(fn.Runtime)
-	if fn.Deployment == "" {
-		return k, nil
+	if k.rt, k.has, err = e.runtime(ctx, fn.Runtime); err != nil || fn.Deployment == "" {
+		return k, err
 	}
 	k.dep, err = e.store.GetDeployment(ctx, key.project, key.id, fn.Deployment)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
