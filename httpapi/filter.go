@@ -17,6 +17,9 @@ func (b *queryBuilder) filter(q jsonQuery, depth int) (engine.Filter, error) {
 	if err := checkArity(q); err != nil {
 		return engine.Filter{}, err
 	}
+	if b.conditions += 1 + len(q.Values); b.conditions > maxConditions {
+		return engine.Filter{}, fmt.Errorf("Queries have greater than %d conditions and values", maxConditions)
+	}
 	attr, ok := b.attrs[q.Attribute]
 	if !ok || attr.OrderOnly {
 		return engine.Filter{}, errors.New("Attribute not found in schema: " + q.Attribute)

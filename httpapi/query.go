@@ -14,8 +14,9 @@ import (
 
 // Limits of a query besides engine.MaxQueries and engine.MaxQuery.
 const (
-	maxValues = 500
-	maxDepth  = 8
+	maxValues     = 500
+	maxDepth      = 8
+	maxConditions = 5000 // and their values, in all queries together
 )
 
 // query reads the parameters "queries" and "search" of a list.
@@ -65,6 +66,7 @@ type jsonQuery struct {
 type queryBuilder struct {
 	attrs               engine.Attrs
 	out                 engine.Query
+	conditions          int // and their values
 	hasLimit, hasOffset bool
 }
 

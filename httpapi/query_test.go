@@ -202,6 +202,17 @@ func TestQueryLimits(t *testing.T) {
 	s.get(t, "/functions?queries[]="+long(4097)).ok(400).fails("general_argument_invalid", each)
 }
 
+// All queries together have so many conditions and values.
+func TestQueriesTogether(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	contains := func(n int) string { return "queries[]=" + query("contains", "name", slices.Repeat([]any{"x"}, n)...) }
+	most := strings.Repeat(contains(500)+"&", 9)
+	s.get(t, "/functions?"+most+contains(490)).ok(200)
+	s.get(t, "/functions?"+most+contains(491)).ok(400).
+		fails("general_argument_invalid", "Invalid `queries` param: Invalid query: Queries have greater than 5000 conditions and values")
+}
+
 // Every list takes the query language and refuses bad cursors.
 func TestEveryListTakesQueries(t *testing.T) {
 	t.Parallel()
