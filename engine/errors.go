@@ -66,6 +66,7 @@ const (
 	TypeBuildCompleted   = "build_already_completed"
 	TypeExecution        = "execution_not_found"
 	TypeExecutionOngoing = "execution_in_progress"
+	TypeExecutionEnded   = "execution_already_completed"
 	TypeVariable         = "variable_not_found"
 	TypeVariableExists   = "variable_already_exists"
 	TypeFileEmpty        = "storage_file_empty"
@@ -107,6 +108,7 @@ var errorTypes = map[string]struct {
 	TypeBuildCompleted:   {Invalid, "Build with the requested ID is already completed and cannot be canceled."},
 	TypeExecution:        {NotFound, "Execution with the requested ID could not be found."},
 	TypeExecutionOngoing: {Invalid, "Can't delete ongoing execution. Please wait for execution to finish before deleting it."},
+	TypeExecutionEnded:   {Invalid, "The execution has ended already and cannot be canceled."},
 	TypeVariable:         {NotFound, "Variable with the requested ID could not be found."},
 	TypeVariableExists:   {Conflict, "Variable with the same ID already exists in this function. Try again with a different key."},
 	TypeFileEmpty:        {Invalid, "Empty file passed to the endpoint."},

@@ -99,6 +99,12 @@ func (p *Project) GetExecution(ctx context.Context, by Actor, function, id strin
 	if _, err := p.enter(ctx, by, ScopeExecutionRead); err != nil {
 		return Execution{}, err
 	}
+	x, err := p.readable(ctx, by, function, id)
+	return masked(x, by), err
+}
+
+// readable returns an execution that by may know of.
+func (p *Project) readable(ctx context.Context, by Actor, function, id string) (Execution, error) {
 	if err := p.visible(ctx, by, function); err != nil {
 		return Execution{}, err
 	}
@@ -109,7 +115,7 @@ func (p *Project) GetExecution(ctx context.Context, by Actor, function, id strin
 	if err != nil {
 		return Execution{}, fail(err, TypeExecution)
 	}
-	return masked(x, by), nil
+	return x, nil
 }
 
 // ListExecutions returns the executions of a function that match q. Users see
@@ -156,7 +162,7 @@ func (p *Project) DeleteExecution(ctx context.Context, by Actor, function, id st
 	if err != nil {
 		return fail(err, TypeExecution)
 	}
-	err = p.e.store.DeleteExecution(ctx, p.id, function, id, store.ExecutionCompleted, store.ExecutionFailed, store.ExecutionScheduled)
+	err = p.e.store.DeleteExecution(ctx, p.id, function, id, store.ExecutionCompleted, store.ExecutionFailed, store.ExecutionCanceled, store.ExecutionScheduled)
 	if errors.Is(err, store.ErrConflict) {
 		return Errorf(TypeExecutionOngoing, "")
 	}
@@ -165,6 +171,49 @@ func (p *Project) DeleteExecution(ctx context.Context, by Actor, function, id st
 	}
 	p.emit(ctx, by, "functions."+function+".executions."+id+".delete", x)
 	return nil
+}
+
+// CancelExecution ends an execution that is scheduled, waits or runs, and
+// returns it. One that runs is ended with its process, where the runtime cannot
+// do that for one call alone; when this engine runs it, it is gone when
+// CancelExecution returns, else within a third of Work.Lease. Users may cancel
+// what they may read. Errors: function_not_found, execution_not_found,
+// execution_already_completed.
+func (p *Project) CancelExecution(ctx context.Context, by Actor, function, id string) (Execution, error) {
+	if _, err := p.enter(ctx, by, ScopeExecutionWrite); err != nil {
+		return Execution{}, err
+	}
+	x, err := p.readable(ctx, by, function, id)
+	if err != nil {
+		return Execution{}, err
+	}
+	if x.Status.Final() {
+		return Execution{}, Errorf(TypeExecutionEnded, "")
+	}
+	if over := p.e.runs.end(row{p.id, id}, errCanceled); over != nil {
+		select {
+		case <-over:
+		case <-ctx.Done():
+			return Execution{}, ctx.Err()
+		}
+		if x, err = p.e.store.GetExecution(ctx, p.id, function, id); err != nil {
+			return Execution{}, fail(err, TypeExecution)
+		}
+		if x.Status.Final() && x.Status != store.ExecutionCanceled {
+			return Execution{}, Errorf(TypeExecutionEnded, "")
+		}
+	}
+	if x.Status != store.ExecutionCanceled {
+		x, err = p.e.store.CancelExecution(ctx, p.id, function, id, textCanceled+"\n", p.e.now())
+		if errors.Is(err, store.ErrConflict) {
+			return Execution{}, Errorf(TypeExecutionEnded, "")
+		}
+		if err != nil {
+			return Execution{}, fail(err, TypeExecution)
+		}
+		p.emit(ctx, by, "functions."+function+".executions."+id+".update", x)
+	}
+	return masked(x, by), nil
 }
 
 // setDefaults fills what the caller left out.

@@ -35,18 +35,22 @@ type outcome struct {
 	interrupted bool
 	// limited: call.limit passed.
 	limited bool
+	// canceled: somebody asked for that.
+	canceled bool
 }
 
 // Reasons for which a call is ended.
 var (
 	errDeadline = errors.New("engine: the function's timeout passed")
 	errLimit    = errors.New("engine: the caller's limit passed")
+	errCanceled = errors.New("engine: the execution was canceled")
 )
 
 // Texts that users see in an execution's errors.
 const (
 	textTimedOut    = "Execution timed out."
 	textInterrupted = "The instance was stopped because another execution in it had to be ended."
+	textCanceled    = "The execution was canceled."
 	textStopping    = "The execution was ended because the server stops."
 )
 
@@ -156,6 +160,9 @@ func (e *Engine) judge(ctx context.Context, c call, res sandbox.Result, err erro
 	case errors.Is(err, sandbox.ErrGone):
 		c.out.fail(textInterrupted)
 		return outcome{failed: true, interrupted: true}
+	case context.Cause(ctx) == errCanceled:
+		c.out.fail(textCanceled)
+		return outcome{failed: true, canceled: true}
 	case ctx.Err() != nil:
 		c.out.fail(textStopping)
 		return outcome{failed: true, interrupted: true}

@@ -21,6 +21,11 @@ func (e *Engine) runQueued(ctx context.Context, c store.Claimed[Execution]) {
 		return // somebody else has it, or it was deleted
 	}
 	switch {
+	case out.canceled:
+		x.Status = store.ExecutionCanceled
+	case err != nil && context.Cause(ctx) == errCanceled:
+		e.giveUp(&x, textCanceled)
+		x.Status = store.ExecutionCanceled
 	case err != nil:
 		e.postpone(c.Lease, &x, err)
 	case out.interrupted:

@@ -38,6 +38,7 @@ const maxTries = 10_000
 type job[T any] struct {
 	row    T
 	cancel context.CancelCauseFunc
+	over   chan struct{} // closed when it is
 }
 
 func newWorker[T any](e *Engine, name string, q store.Queue[T], slots int, handle func(context.Context, store.Claimed[T])) *worker[T] {
@@ -132,8 +133,9 @@ func (w *worker[T]) start(ctx context.Context, c store.Claimed[T]) {
 // hold notes that a claimed row is worked on, and returns what does that.
 func (w *worker[T]) hold(ctx context.Context, c store.Claimed[T]) (work func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
+	over := make(chan struct{})
 	w.mu.Lock()
-	w.held[c.Lease] = &job[T]{c.Row, cancel}
+	w.held[c.Lease] = &job[T]{c.Row, cancel, over}
 	if len(w.held) == 1 {
 		w.renewAt = w.e.clock.Now().Add(w.e.cfg.Work.Lease / 3)
 	}
@@ -144,6 +146,7 @@ func (w *worker[T]) hold(ctx context.Context, c store.Claimed[T]) (work func()) 
 			w.mu.Lock()
 			delete(w.held, c.Lease)
 			w.mu.Unlock()
+			close(over)
 			w.wake()
 		}()
 		w.handle(ctx, c)
@@ -221,6 +224,20 @@ func (w *worker[T]) cancelIf(which func(T) bool) {
 			j.cancel(errLeaseLost)
 		}
 	}
+}
+
+// end ends the job on a row for a cause and returns what is closed when it is
+// over; nil: this worker has no such job.
+func (w *worker[T]) end(r row, cause error) <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for l, j := range w.held {
+		if l.Project == r.project && l.ID == r.id {
+			j.cancel(cause)
+			return j.over
+		}
+	}
+	return nil
 }
 
 func (w *worker[T]) busy() int {

@@ -45,6 +45,18 @@ func (a *API) deleteExecution(c *call) error {
 	return c.noContent()
 }
 
+func (a *API) cancelExecution(c *call) error {
+	function, id := c.in.id("functionId"), c.in.id("executionId")
+	if c.in.err != nil {
+		return c.in.err
+	}
+	e, err := c.p.CancelExecution(c.r.Context(), c.by, function, id)
+	if err != nil {
+		return err
+	}
+	return c.json(http.StatusOK, c.format.execution(executionModel(e)))
+}
+
 func (a *API) createExecution(c *call) error {
 	function, p, err := a.executeParams(c)
 	if err != nil {

@@ -30,7 +30,7 @@ func TestExecutionModel(t *testing.T) {
 	want := `{"$id":"` + a.id() + `","$createdAt":"T","$updatedAt":"T","$permissions":[],"functionId":"` + fn + `","trigger":"http","status":"completed",` +
 		`"requestMethod":"PUT","requestPath":"/p?a=1","requestHeaders":[{"name":"Content-Type","value":"text/plain"}],"responseStatusCode":200,` +
 		`"responseBody":"hello","responseHeaders":[{"name":"x-more","value":"1"},{"name":"content-type","value":"text/plain; charset=utf-8"},{"name":"content-length","value":"5"}],` +
-		`"logs":"a line\n","errors":"","duration":D,"scheduledAt":null}`
+		`"logs":"a line\n","errors":"","duration":D,"scheduledAt":null,"fnkit":{"status":"completed","attempt":0}}`
 	if shown != want {
 		t.Errorf("got\n%s\nwant\n%s", shown, want)
 	}
@@ -335,6 +335,42 @@ func TestDeleteOngoingExecution(t *testing.T) {
 	s.do(t, "DELETE", "/functions/"+fn+"/executions/"+a.id(), nil).ok(400).fails("execution_in_progress")
 }
 
+func TestCancelExecution(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	fn := s.deployed(t, "gate")
+	path := func(a answer) string { return "/functions/" + fn + "/executions/" + a.id() }
+	canceled := func(a answer) {
+		t.Helper()
+		ext, _ := a.ok(200).body["fnkit"].(map[string]any)
+		if a.text("status") != "failed" || ext["status"] != "canceled" {
+			t.Errorf("got %s", a.raw)
+		}
+	}
+	scheduled := s.user(alice).execute(t, fn, "async", true, "scheduledAt", "2999-01-01T00:00:00.000+00:00").ok(202)
+	s.user(bob).post(t, path(scheduled)+"/cancel", nil).ok(404).fails("execution_not_found")
+	s.guest().post(t, path(scheduled)+"/cancel", nil).ok(404).fails("execution_not_found")
+	canceled(s.user(alice).post(t, path(scheduled)+"/cancel", nil))
+	canceled(s.get(t, path(scheduled)))
+	s.post(t, path(scheduled)+"/cancel", nil).ok(400).fails("execution_already_completed")
+
+	gate, _ := newGate(t)
+	running := s.execute(t, fn, "async", true, "body", gate).ok(202)
+	s.await(t, path(running), "processing")
+	a := s.with("X-Appwrite-Response-Format", "1.6.0").post(t, path(running)+"/cancel", nil)
+	canceled(a)
+	if a.text("errors") != "The execution was canceled.\n" || a.int("responseStatusCode") != 500 {
+		t.Errorf("got %s", a.raw)
+	}
+	if list := s.get(t, "/functions/"+fn+"/executions?queries[]="+query("equal", "status", "canceled")).ok(200); list.int("total") != 2 {
+		t.Errorf("got %s", list.raw)
+	}
+	done := s.execute(t, s.deployed(t, "hello")).ok(201)
+	s.post(t, "/functions/"+done.text("functionId")+"/executions/"+done.id()+"/cancel", nil).ok(400).fails("execution_already_completed")
+	s.post(t, "/functions/"+fn+"/executions/"+done.id()+"/cancel", nil).ok(404).fails("execution_not_found")
+	s.do(t, "DELETE", path(running), nil).ok(204)
+}
+
 func TestFailedExecutions(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, func(u *setup) { u.cfg.Limits.SyncTimeout, u.cfg.Limits.ResponseBody = 100*time.Millisecond, 1000 })
@@ -384,7 +420,7 @@ func TestMultipartAnswer(t *testing.T) {
 				t.Errorf("%s: %q, want %q", name, fields[name], want)
 			}
 		}
-		if !json.Valid(fields["responseHeaders"]) || len(fields) != 17 {
+		if !json.Valid(fields["responseHeaders"]) || len(fields) != 18 || string(fields["fnkit"]) != `{"status":"completed","attempt":0}` {
 			t.Errorf("%d fields, headers %s", len(fields), fields["responseHeaders"])
 		}
 	}

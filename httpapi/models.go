@@ -79,12 +79,17 @@ func executionModel(e engine.Execution) object {
 	if !e.ScheduledAt.IsZero() {
 		scheduledAt = date(e.ScheduledAt)
 	}
+	status := string(e.Status)
+	if status == "canceled" {
+		status = "failed" // clients know no other word; see fnkit
+	}
 	return object{
 		{"$id", e.ID}, {"$createdAt", date(e.CreatedAt)}, {"$updatedAt", date(e.UpdatedAt)}, {"$permissions", permissions},
-		{"functionId", e.FunctionID}, {"trigger", string(e.Trigger)}, {"status", string(e.Status)},
+		{"functionId", e.FunctionID}, {"trigger", string(e.Trigger)}, {"status", status},
 		{"requestMethod", e.RequestMethod}, {"requestPath", e.RequestPath}, {"requestHeaders", each(e.RequestHeaders, headerModel)},
 		{"responseStatusCode", e.ResponseStatusCode}, {"responseBody", ""}, {"responseHeaders", each(e.ResponseHeaders, headerModel)},
 		{"logs", e.Logs}, {"errors", e.Errors}, {"duration", e.Duration.Seconds()}, {"scheduledAt", scheduledAt},
+		{"fnkit", object{{"status", string(e.Status)}, {"attempt", e.Attempt}}},
 	}
 }
 

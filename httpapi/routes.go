@@ -56,6 +56,7 @@ func (a *API) routes() []route {
 		{"POST", exe, "functionsCreateExecution", execute, executionBody, a.createExecution},
 		{"GET", exe + "/{executionId}", "functionsGetExecution", execRead, 0, a.getExecution},
 		{"DELETE", exe + "/{executionId}", "functionsDeleteExecution", execute, 0, a.deleteExecution},
+		{"POST", exe + "/{executionId}/cancel", "functionsCancelExecution", execute, 0, a.cancelExecution},
 
 		{"GET", vrb, "functionsListVariables", read, 0, a.listVariables},
 		{"POST", vrb, "functionsCreateVariable", write, smallBody, a.createVariable},

@@ -189,6 +189,7 @@ type Execution struct {
 //
 //	scheduled → waiting → processing → completed | failed
 //
+// with canceled reachable from all but completed and failed.
 // A synchronous execution is stored once, when it is final.
 type ExecutionStatus string
 
@@ -198,11 +199,12 @@ const (
 	ExecutionProcessing ExecutionStatus = "processing"
 	ExecutionCompleted  ExecutionStatus = "completed"
 	ExecutionFailed     ExecutionStatus = "failed"
+	ExecutionCanceled   ExecutionStatus = "canceled"
 )
 
 // Final reports whether the status never changes any more.
 func (s ExecutionStatus) Final() bool {
-	return s == ExecutionCompleted || s == ExecutionFailed
+	return s == ExecutionCompleted || s == ExecutionFailed || s == ExecutionCanceled
 }
 
 // Trigger is what caused an execution.

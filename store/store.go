@@ -162,6 +162,10 @@ type Executions interface {
 	// DeleteExecution removes one execution, its payload and logs if its status
 	// is one of statuses; ErrConflict if it has another, ErrNotFound.
 	DeleteExecution(ctx context.Context, project, function, id string, statuses ...ExecutionStatus) error
+	// CancelExecution makes an execution canceled, with errors as its Errors, and
+	// drops its payload: the worker that holds it, if one does, loses its lease.
+	// It returns the execution. ErrConflict if it is final, ErrNotFound.
+	CancelExecution(ctx context.Context, project, function, id, errors string, at time.Time) (Execution, error)
 	// ListExecutions returns the executions of the function that match q.
 	// reader, if not empty, restricts it to those whose UserID is reader, and
 	// leaves Logs and Errors out, which no reader may see; see also PageLogs.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/uptrace/bun"
 
@@ -166,6 +167,29 @@ func (r records) DeleteExecution(ctx context.Context, project, function, id stri
 		}
 		return r.deleteLogs(ctx, store.LogRef{Project: project, Kind: store.ExecutionLog, ID: id})
 	})
+}
+
+// CancelExecution implements store.Executions.
+func (r records) CancelExecution(ctx context.Context, project, function, id, errors string, at time.Time) (x store.Execution, err error) {
+	err = r.atomic(ctx, func(ctx context.Context, r records) error {
+		res, err := r.w.ExecContext(ctx, "UPDATE ? SET status = ?, errors = ?, updated_at = ?, ready_at = NULL WHERE project_id = ? AND id = ? AND function_id = ? AND ready_at IS NOT NULL",
+			r.s.table("executions"), string(store.ExecutionCanceled), clean(errors), millis(at), project, id, function)
+		if err != nil {
+			return failed("cancel execution", err)
+		}
+		n, err := res.RowsAffected()
+		if err != nil {
+			return failed("cancel execution", err)
+		}
+		if x, err = r.GetExecution(ctx, project, function, id); err != nil {
+			return err
+		}
+		if n == 0 {
+			return fmt.Errorf("cancel execution: %w", store.ErrConflict)
+		}
+		return r.deletePayload(ctx, project, id)
+	})
+	return x, err
 }
 
 func (r records) deletePayload(ctx context.Context, project, id string) error {

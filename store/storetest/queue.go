@@ -299,3 +299,38 @@ func (s *suite) builds() {
 		s.Errorf("%+v, %v", got, err)
 	}
 }
+
+// cancel ends executions in every state that is not final.
+func (s *suite) cancel() {
+	scheduled := s.waiting("scheduled", at(1_000_000))
+	scheduled.Status, scheduled.ScheduledAt = store.ExecutionScheduled, at(1_000_000)
+	s.append(scheduled, s.waiting("held", past(1)), s.execution("final", "f"))
+	held := s.claim(past(2), past(40), 10)
+	s.append(s.waiting("waiting", past(1)))
+	for _, id := range []string{"scheduled", "held", "waiting"} {
+		x, err := s.CancelExecution(s.ctx, s.project, "f", id, "no more", at(7))
+		s.must(err)
+		got, err := s.GetExecution(s.ctx, s.project, "f", id)
+		s.must(err)
+		s.same("what CancelExecution returns", x, got)
+		if got.Status != store.ExecutionCanceled || got.Errors != "no more" || !got.UpdatedAt.Equal(at(7)) || !got.ReadyAt.IsZero() {
+			s.Errorf("canceled: %+v", got)
+		}
+		_, err = s.CancelExecution(s.ctx, s.project, "f", id, "again", at(8))
+		s.is(err, store.ErrConflict)
+	}
+	held[0].Row.Status, held[0].Row.ReadyAt = store.ExecutionCompleted, time.Time{}
+	lost, err := s.Runs().Settle(s.ctx, []store.Settlement[store.Execution]{{Lease: held[0].Lease, Row: held[0].Row}})
+	if s.must(err); len(lost) != 1 {
+		s.Errorf("the worker lost %v", lost)
+	}
+	if again := s.claim(at(2_000_000), at(2_000_040), 10); len(again) != 0 {
+		s.Errorf("claimed %v", ids(again))
+	}
+	_, err = s.CancelExecution(s.ctx, s.project, "f", "final", "", at(7))
+	s.is(err, store.ErrConflict)
+	for _, where := range [][3]string{{s.project, "f", "nobody"}, {s.project, "g", "held"}, {s.project + "-other", "f", "held"}} {
+		_, err := s.CancelExecution(s.ctx, where[0], where[1], where[2], "", at(7))
+		s.is(err, store.ErrNotFound)
+	}
+}

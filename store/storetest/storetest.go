@@ -48,6 +48,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		"listeners":               (*suite).listeners,
 		"keys":                    (*suite).keys,
 		"queue of builds":         (*suite).builds,
+		"cancel":                  (*suite).cancel,
 		"claims never meet":       (*suite).claims,
 		"odd texts":               (*suite).oddTexts,
 		"ping":                    (*suite).ping,
