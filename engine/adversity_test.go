@@ -633,14 +633,19 @@ func TestAWorkerThatLostItsLeaseChangesNothing(t *testing.T) {
 	}
 }
 
-// TestRefusedAnswersCostNoInstance: whoever sends or gets too much does not make
-// the next call wait for a start.
+// TestRefusedAnswersCostNoInstance: neither what cannot be answered nor what is
+// canceled makes the next call wait for a start, if the function gives way.
 func TestRefusedAnswersCostNoInstance(t *testing.T) {
 	t.Parallel()
-	box := watch()
-	box.Box = fnbox.New(fnbox.Funcs{"f": func(_ context.Context, c *fnbox.Context) error {
-		if c.Req.Path == "/bad" {
+	box, hanging := watch(), make(chan struct{})
+	box.Box = fnbox.New(fnbox.Funcs{"f": func(ctx context.Context, c *fnbox.Context) error {
+		switch c.Req.Path {
+		case "/bad":
 			return c.Text(42, "")
+		case "/hang":
+			close(hanging)
+			<-ctx.Done()
+			return ctx.Err()
 		}
 		return c.Empty()
 	}})
@@ -649,6 +654,12 @@ func TestRefusedAnswersCostNoInstance(t *testing.T) {
 	for _, path := range []string{"/", "/bad", "/", "/bad"} {
 		h.execute(t, "f", engine.ExecuteParams{Path: path})
 	}
+	canceled := h.execute(t, "f", engine.ExecuteParams{Path: "/hang", Async: true})
+	<-hanging
+	if _, err := h.p.CancelExecution(t.Context(), engine.System, "f", canceled.ID); err != nil {
+		t.Fatal(err)
+	}
+	h.execute(t, "f", engine.ExecuteParams{})
 	box.mu.Lock()
 	defer box.mu.Unlock()
 	if len(box.specs) != 1 {

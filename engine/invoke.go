@@ -92,7 +92,7 @@ func (c call) reusable(res sandbox.Result, err error) bool {
 	}
 	var body *Error
 	return err == nil || c.out.refused || errors.As(err, &body) || errors.Is(err, sandbox.ErrTooLarge) ||
-		errors.Is(err, errDeadline) || errors.Is(err, errLimit) || errors.Is(err, errLeaseLost) || errors.Is(err, context.Canceled)
+		errors.Is(err, errDeadline) || errors.Is(err, errLimit) || errors.Is(err, errLeaseLost) || errors.Is(err, errCanceled) || errors.Is(err, context.Canceled)
 }
 
 // ended completes the answer of a call that is over without an instance: its
