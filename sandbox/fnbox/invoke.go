@@ -14,6 +14,9 @@ import (
 // Invoke makes one call. When ctx ends, the function's does, and the call is over
 // 50 ms later at most; Result.Retire then says that the function still runs.
 func (b *Box) Invoke(ctx context.Context, id string, r sandbox.Request, s sandbox.Sink) (sandbox.Result, error) {
+	if err := ctx.Err(); err != nil {
+		return sandbox.Result{Unsent: true}, err
+	}
 	in := b.find(id)
 	if in == nil || !in.begin() {
 		return sandbox.Result{Unsent: true}, sandbox.ErrGone
