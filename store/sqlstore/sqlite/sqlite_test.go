@@ -241,46 +241,6 @@ func fill(t *testing.T, s *sqlstore.Store) {
 	}
 }
 
-func TestACutOffMigrationIsDoneAgain(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "db")
-	db := host(t, path)
-	// A step that died before its commit leaves the version table and nothing else.
-	if _, err := db.Exec("CREATE TABLE fnkit_migrations (version INTEGER PRIMARY KEY)"); err != nil {
-		t.Fatal(err)
-	}
-	// One that fails in the middle, on a table in its way, leaves nothing either.
-	if _, err := db.Exec("CREATE TABLE fnkit_logs (x INTEGER)"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := sqlite.Open(t.Context(), path); err == nil {
-		t.Fatal("migrated over a table in the way")
-	}
-	var n int
-	if err := db.QueryRow("SELECT count(*) FROM sqlite_master WHERE name = 'fnkit_functions'").Scan(&n); err != nil || n != 0 {
-		t.Fatalf("%d tables of a step that failed are left, %v", n, err)
-	}
-	if _, err := db.Exec("DROP TABLE fnkit_logs"); err != nil {
-		t.Fatal(err)
-	}
-	open(t, path)
-}
-
-func TestANewerDatabaseIsRefused(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "db")
-	s := open(t, path)
-	if err := s.Ping(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := host(t, path).Exec("INSERT INTO fnkit_migrations (version) VALUES (99)"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := sqlite.Open(t.Context(), path); !errors.Is(err, sqlstore.ErrNewer) {
-		t.Errorf("got %v", err)
-	}
-}
-
 func TestRecordsSurviveReopening(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "db")
