@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"strconv"
 	"strings"
+
+	"github.com/uptrace/bun"
 )
 
 //go:embed migrations/*.sql
@@ -111,11 +113,12 @@ func (s *Store) inTurn(ctx context.Context, fn func(context.Context, records, in
 // lockMigrations keeps other processes from migrating until the transaction
 // ends, where a first write would not.
 func (r records) lockMigrations(ctx context.Context) error {
-	if r.s.dialect.lockMigrations == "" {
-		return nil
+	for _, statement := range r.s.dialect.lockMigrations {
+		if _, err := r.w.ExecContext(ctx, statement, bun.Safe(r.s.prefix)); err != nil {
+			return err
+		}
 	}
-	_, err := r.w.ExecContext(ctx, r.s.dialect.lockMigrations, r.s.prefix)
-	return err
+	return nil
 }
 
 // usable reports whether this version of the package may work with tables of a

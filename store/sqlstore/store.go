@@ -108,12 +108,17 @@ func (s *Store) InTx(ctx context.Context, fn func(context.Context, store.Tx) err
 // inTx returns an error of fn as it is: it may be the caller's own.
 func (s *Store) inTx(ctx context.Context, o *sql.TxOptions, fn func(context.Context, *tx) error) error {
 	var t *tx
-	err := again(ctx, func() error {
+	err := again(ctx, func(attempt int) error {
 		t = &tx{}
 		var refused error
 		err := s.db.RunInTx(ctx, o, func(ctx context.Context, b bun.Tx) error {
 			t.bun = b
 			t.records = records{s: s, r: b, w: b, in: t}
+			if attempt > 0 {
+				if _, err := b.ExecContext(ctx, s.dialect.turn, s.table("migrations")); err != nil {
+					return err
+				}
+			}
 			refused = fn(ctx, t)
 			return refused
 		})
@@ -132,13 +137,14 @@ func (s *Store) inTx(ctx context.Context, o *sql.TxOptions, fn func(context.Cont
 }
 
 // attempts is how often something is tried that fails by standing in the way
-// of others. Each time one of those got through.
+// of others. Each time one of those got through, and transactions that are
+// tried again take turns.
 const attempts = 50
 
 // again calls fn until it fails for no such reason.
-func again(ctx context.Context, fn func() error) (err error) {
-	for range attempts {
-		if err = fn(); err == nil || !conflict(err) || ctx.Err() != nil {
+func again(ctx context.Context, fn func(attempt int) error) (err error) {
+	for n := range attempts {
+		if err = fn(n); err == nil || !conflict(err) || ctx.Err() != nil {
 			return err
 		}
 	}
@@ -179,7 +185,7 @@ func (r records) statement(ctx context.Context, fn func() error) error {
 	if r.in != nil {
 		return fn()
 	}
-	return again(ctx, fn)
+	return again(ctx, func(int) error { return fn() })
 }
 
 // refusable runs fn so that, if it fails, a transaction that is open is as it

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -37,7 +38,7 @@ func Open(ctx context.Context, dsn string) (*sqlstore.Store, error) {
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "fnkit"
 	}
-	db := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(settle))
+	db := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(settle(config.RuntimeParams)))
 	db.SetMaxOpenConns(connections)
 	db.SetMaxIdleConns(connections / 2)
 	db.SetConnMaxIdleTime(5 * time.Minute)
@@ -57,17 +58,30 @@ func open(ctx context.Context, db *sql.DB) (*sqlstore.Store, error) {
 	return s, s.Migrate(ctx)
 }
 
-// settle sets what a session needs. An engine that stops in the middle of a
-// transaction, or whose machine goes away, must not keep rows from the others
-// for longer than a lease lasts; nor may a statement that hangs keep an engine.
-func settle(ctx context.Context, c *pgx.Conn) error {
-	_, err := c.Exec(ctx, `SET standard_conforming_strings = on;
-SET idle_in_transaction_session_timeout = '10s';
-SET statement_timeout = '60s';
-SET lock_timeout = '20s';
-SET tcp_keepalives_idle = 10;
-SET tcp_keepalives_interval = 5;
-SET tcp_keepalives_count = 3;
-SET plan_cache_mode = auto`)
-	return err
+// settings are those of each session, unless the DSN says otherwise. An engine
+// that stops in the middle of a transaction, or whose machine goes away, must
+// not keep rows from the others for longer than a lease lasts; nor may a
+// statement that hangs keep an engine.
+var settings = map[string]string{
+	"idle_in_transaction_session_timeout": "10s",
+	"statement_timeout":                   "60s",
+	"lock_timeout":                        "20s",
+	"tcp_keepalives_idle":                 "10",
+	"tcp_keepalives_interval":             "5",
+	"tcp_keepalives_count":                "3",
+}
+
+// settle sets them. Proxies refuse most of them when a session begins.
+func settle(given map[string]string) func(context.Context, *pgx.Conn) error {
+	var statement strings.Builder
+	statement.WriteString("SET standard_conforming_strings = on;") // what quotes texts relies on it
+	for name, value := range settings {
+		if given[name] == "" {
+			fmt.Fprintf(&statement, "SET %s = '%s';", name, value)
+		}
+	}
+	return func(ctx context.Context, c *pgx.Conn) error {
+		_, err := c.Exec(ctx, statement.String())
+		return err
+	}
 }

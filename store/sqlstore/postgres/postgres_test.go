@@ -32,3 +32,15 @@ func TestStore(t *testing.T) {
 	t.Parallel()
 	storetest.Run(t, func(t *testing.T) store.Store { return open(t, postgrestest.DSN(t)) })
 }
+
+func TestShared(t *testing.T) {
+	t.Parallel()
+	storetest.RunShared(t, func(t *testing.T, n int) []store.Store {
+		dsn := postgrestest.DSN(t)
+		all := make([]store.Store, n)
+		for i := range all {
+			all[i] = open(t, dsn)
+		}
+		return all
+	})
+}

@@ -44,6 +44,18 @@ func TestStore(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) store.Store { return open(t, filepath.Join(t.TempDir(), "a b?.db")) })
 }
 
+func TestShared(t *testing.T) {
+	t.Parallel()
+	storetest.RunShared(t, func(t *testing.T, n int) []store.Store {
+		path := filepath.Join(t.TempDir(), "db")
+		all := make([]store.Store, n)
+		for i := range all {
+			all[i] = open(t, path)
+		}
+		return all
+	})
+}
+
 // host returns a handle as a host may have it.
 func host(t *testing.T, path string) *bun.DB {
 	t.Helper()
