@@ -316,6 +316,36 @@ func TestUnavailable(t *testing.T) {
 	}
 }
 
+func TestDiskFull(t *testing.T) {
+	t.Parallel()
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "db")+"?_pragma=max_page_count(80)&_txlock=immediate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.SetMaxOpenConns(1)
+	s, err := sqlstore.New(bun.NewDB(db, sqlitedialect.New()), sqlstore.Options{Close: db.Close})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	stored := 0
+	for err == nil {
+		if err = s.AppendExecutions(t.Context(), executions(stored, 10)); err == nil {
+			stored += 10
+		}
+	}
+	if !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("on a full disk: %v", err)
+	}
+	var kept int
+	if err := db.QueryRowContext(t.Context(), "SELECT count(*) FROM fnkit_executions").Scan(&kept); err != nil || kept != stored || kept == 0 {
+		t.Errorf("%d of %d rows are kept, %v", kept, stored, err)
+	}
+}
+
 func second[T any](_ T, err error) error { return err }
 
 func executions(from, n int) []store.Execution {
