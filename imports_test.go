@@ -21,6 +21,8 @@ var arrows = []struct {
 	{"engine", []string{"store", "sandbox", "events", "github.com/benbjohnson/clock", "go.opentelemetry.io/otel", "github.com/golang-jwt/jwt/v5"}},
 	{"httpapi", []string{"engine"}},
 	{"store/sqlstore/sqlite", []string{"store", "store/sqlstore", "github.com/uptrace/bun", "modernc.org/sqlite"}},
+	{"store/sqlstore/postgres/postgrestest", []string{"github.com/jackc/pgx/v5", "github.com/ory/dockertest/v3"}},
+	{"store/sqlstore/postgres", []string{"store", "store/sqlstore", "github.com/uptrace/bun", "github.com/jackc/pgx/v5"}},
 	{"store/sqlstore", []string{"store", "github.com/uptrace/bun"}},
 	{"store/dirblobs", []string{"store"}},
 	{"store/storetest", []string{"store"}},

@@ -19,7 +19,7 @@ func (r records) DeleteFunction(ctx context.Context, project, id string) (blobs 
 	if _, err := r.FunctionRevision(ctx, project, id); err != nil {
 		return nil, failed("delete function", err)
 	}
-	if r.tx == nil {
+	if r.in == nil {
 		if err := r.drain(ctx, project, id); err != nil {
 			return nil, failed("delete executions", err)
 		}

@@ -10,16 +10,27 @@ import (
 func (r records) CreateDeployment(ctx context.Context, d store.Deployment) (int64, error) {
 	row := newDeploymentRow(d)
 	row.Seq = 0
-	_, err := r.w.NewInsert().Model(row).ModelTableExpr("?", r.s.table("deployments")).Returning("seq").Exec(ctx)
+	err := r.refusable(ctx, func() error {
+		_, err := r.w.NewInsert().Model(row).ModelTableExpr("?", r.s.table("deployments")).Returning("seq").Exec(ctx)
+		return err
+	})
 	return row.Seq, failed("create deployment", err)
 }
 
 // GetDeployment implements store.Deployments.
 func (r records) GetDeployment(ctx context.Context, project, function, id string) (store.Deployment, error) {
+	return r.getDeployment(ctx, project, function, id, "")
+}
+
+// getDeployment reads a deployment, and locks it as the dialect does.
+func (r records) getDeployment(ctx context.Context, project, function, id, lock string) (store.Deployment, error) {
 	var row deploymentRow
-	err := r.r.NewSelect().Model(&row).ModelTableExpr("? AS d", r.s.table("deployments")).
-		Where("d.project_id = ? AND d.id = ? AND d.function_id = ?", project, id, function).Scan(ctx)
-	if err != nil {
+	sel := r.r.NewSelect().Model(&row).ModelTableExpr("? AS d", r.s.table("deployments")).
+		Where("d.project_id = ? AND d.id = ? AND d.function_id = ?", project, id, function)
+	if lock != "" {
+		sel.For(lock)
+	}
+	if err := sel.Scan(ctx); err != nil {
 		return store.Deployment{}, failed("get deployment", err)
 	}
 	return row.record(), nil
@@ -29,7 +40,7 @@ func (r records) GetDeployment(ctx context.Context, project, function, id string
 func (r records) UpdateDeployment(ctx context.Context, project, function, id string, change func(*store.Deployment) error) (store.Deployment, error) {
 	var d store.Deployment
 	err := r.atomic(ctx, func(ctx context.Context, r records) (err error) {
-		if d, err = r.GetDeployment(ctx, project, function, id); err != nil {
+		if d, err = r.getDeployment(ctx, project, function, id, r.s.dialect.lock); err != nil {
 			return err
 		}
 		seq, attempt := d.Seq, d.Attempt

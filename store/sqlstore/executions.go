@@ -2,8 +2,6 @@ package sqlstore
 
 import (
 	"context"
-	"database/sql"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -15,16 +13,22 @@ import (
 
 // executionColumns are the columns AppendExecutions writes, in the order of
 // executionValues.
-const executionColumns = "project_id, id, function_id, deployment_id, created_at, updated_at, user_id, trigger_kind, event, status, " +
-	"request_method, request_path, request_headers, response_status_code, response_headers, logs, errors, duration, scheduled_at, attempt, ready_at"
+var executionColumns = []column{
+	{"project_id", "text"}, {"id", "text"}, {"function_id", "text"}, {"deployment_id", "text"}, {"created_at", "bigint"}, {"updated_at", "bigint"},
+	{"user_id", "text"}, {"trigger_kind", "text"}, {"event", "text"}, {"status", "text"}, {"request_method", "text"}, {"request_path", "text"},
+	{"request_headers", "text"}, {"response_status_code", "bigint"}, {"response_headers", "text"}, {"logs", "text"}, {"errors", "text"},
+	{"duration", "bigint"}, {"scheduled_at", "bigint"}, {"attempt", "bigint"}, {"ready_at", "bigint"},
+}
 
 func executionValues(x *store.Execution) []any {
 	return []any{
-		x.Project, x.ID, x.FunctionID, x.DeploymentID, millis(x.CreatedAt), millis(x.UpdatedAt), x.UserID, string(x.Trigger), clean(x.Event), string(x.Status),
-		x.RequestMethod, clean(x.RequestPath), headerList(x.RequestHeaders), x.ResponseStatusCode, headerList(x.ResponseHeaders), clean(x.Logs), clean(x.Errors),
+		x.Project, x.ID, x.FunctionID, x.DeploymentID, millis(x.CreatedAt), millis(x.UpdatedAt), clean(x.UserID), string(x.Trigger), clean(x.Event), string(x.Status),
+		clean(x.RequestMethod), clean(x.RequestPath), headerList(x.RequestHeaders), x.ResponseStatusCode, headerList(x.ResponseHeaders), clean(x.Logs), clean(x.Errors),
 		x.Duration.Microseconds(), nullable(millis(x.ScheduledAt)), x.Attempt, nullable(millis(x.ReadyAt)),
 	}
 }
+
+var payloadColumns = []column{{"project_id", "text"}, {"execution_id", "text"}, {"function_id", "text"}, {"sealed", "bytea"}}
 
 func nullable(n int64) any {
 	if n == 0 {
@@ -36,101 +40,49 @@ func nullable(n int64) any {
 // AppendExecutions implements store.Executions with prepared statements: it is
 // what every synchronous execution waits for.
 func (r records) AppendExecutions(ctx context.Context, rows []store.Execution) error {
-	if r.tx != nil {
-		return failed("append executions", r.s.appendWithin(ctx, r.tx.Tx, rows))
-	}
-	if err := r.s.prepare(ctx); err != nil {
-		return failed("prepare insert", err)
-	}
-	t, err := r.s.db.DB.BeginTx(ctx, nil)
-	if err != nil {
-		return failed("append executions", err)
-	}
-	if err := r.s.append(ctx, t, rows); err != nil {
-		_ = t.Rollback()
-		return failed("append executions", err)
-	}
-	return failed("append executions", t.Commit())
-}
-
-// appendWithin inserts all rows or none in a transaction that may go on after
-// a refusal.
-func (s *Store) appendWithin(ctx context.Context, t *sql.Tx, rows []store.Execution) error {
-	if _, err := t.ExecContext(ctx, "SAVEPOINT fnkit_append"); err != nil {
-		return err
-	}
-	failure := s.append(ctx, t, rows)
-	if failure != nil {
-		if _, err := t.ExecContext(ctx, "ROLLBACK TO SAVEPOINT fnkit_append"); err != nil {
-			return errors.Join(failure, err, t.Rollback())
-		}
-	}
-	_, err := t.ExecContext(ctx, "RELEASE SAVEPOINT fnkit_append")
-	return errors.Join(failure, err)
-}
-
-// inserts are the statements of AppendExecutions.
-type inserts struct{ execution, payload *sql.Stmt }
-
-func (in inserts) close() error { return errors.Join(in.execution.Close(), in.payload.Close()) }
-
-// prepare makes the statements once. Inside a transaction, which may hold the
-// only connection, it must not be called. It holds no lock while it waits for
-// a connection, or whoever has that could wait for the lock.
-func (s *Store) prepare(ctx context.Context) error {
-	if s.inserts.Load() != nil {
+	if len(rows) == 0 {
 		return nil
 	}
-	in, err := s.prepareOn(ctx, s.db.DB)
-	if err != nil {
-		return err
-	}
-	if !s.inserts.CompareAndSwap(nil, &in) {
-		return in.close()
-	}
-	return nil
-}
-
-func (s *Store) prepareOn(ctx context.Context, db interface {
-	PrepareContext(ctx context.Context, query string) (*sql.Stmt, error)
-}) (in inserts, err error) {
-	marks := strings.TrimSuffix(strings.Repeat("?, ", strings.Count(executionColumns, ",")+1), ", ")
-	in.execution, err = db.PrepareContext(ctx, fmt.Sprintf(`INSERT INTO "%sexecutions" (%s) VALUES (%s)`, s.prefix, executionColumns, marks))
-	if err != nil {
-		return in, err
-	}
-	in.payload, err = db.PrepareContext(ctx, fmt.Sprintf(`INSERT INTO "%spayloads" (project_id, execution_id, function_id, sealed) VALUES (?, ?, ?, ?)`, s.prefix))
-	if err != nil {
-		return in, errors.Join(err, in.execution.Close())
-	}
-	return in, nil
-}
-
-// on returns the statements on a transaction.
-func (s *Store) on(ctx context.Context, t *sql.Tx) (inserts, error) {
-	in := s.inserts.Load()
-	if in == nil {
-		return s.prepareOn(ctx, t)
-	}
-	return inserts{t.StmtContext(ctx, in.execution), t.StmtContext(ctx, in.payload)}, nil
-}
-
-// append inserts rows on a transaction, which closes the statements when it ends.
-func (s *Store) append(ctx context.Context, t *sql.Tx, rows []store.Execution) error {
-	in, err := s.on(ctx, t)
-	if err != nil {
-		return err
-	}
+	values := make([][]any, len(rows))
+	var payloads [][]any
 	for i := range rows {
 		x := &rows[i]
-		if _, err := in.execution.ExecContext(ctx, executionValues(x)...); err != nil {
-			return err
+		values[i] = executionValues(x)
+		if x.Payload != nil {
+			payloads = append(payloads, []any{x.Project, x.ID, x.FunctionID, x.Payload})
 		}
-		if x.Payload == nil {
-			continue
-		}
-		if _, err := in.payload.ExecContext(ctx, x.Project, x.ID, x.FunctionID, x.Payload); err != nil {
-			return err
+	}
+	if r.s.dialect.arrays {
+		return failed("append executions", r.statement(ctx, func() error { return r.appendAtOnce(ctx, values, payloads) }))
+	}
+	return failed("append executions", r.atomic(ctx, func(ctx context.Context, r records) error {
+		return r.refusable(ctx, func() error { return r.appendEach(ctx, values, payloads) })
+	}))
+}
+
+// appendAtOnce inserts rows in one statement.
+func (r records) appendAtOnce(ctx context.Context, values, payloads [][]any) error {
+	text := fmt.Sprintf(`WITH x AS (INSERT INTO "%[1]sexecutions" (%[2]s) SELECT * FROM %[3]s) INSERT INTO "%[1]spayloads" (%[4]s) SELECT * FROM %[5]s`,
+		r.s.prefix, names(executionColumns), unnest(executionColumns, 1), names(payloadColumns), unnest(payloadColumns, len(executionColumns)+1))
+	return r.refusable(ctx, func() error {
+		_, err := r.exec(ctx, text, append(arrays(executionColumns, values), arrays(payloadColumns, payloads)...)...)
+		return err
+	})
+}
+
+// appendEach inserts rows one by one.
+func (r records) appendEach(ctx context.Context, values, payloads [][]any) error {
+	for _, t := range []struct {
+		table   string
+		columns []column
+		rows    [][]any
+	}{{"executions", executionColumns, values}, {"payloads", payloadColumns, payloads}} {
+		marks := strings.TrimSuffix(strings.Repeat("?, ", len(t.columns)), ", ")
+		text := fmt.Sprintf(`INSERT INTO "%s%s" (%s) VALUES (%s)`, r.s.prefix, t.table, names(t.columns), marks)
+		for _, row := range t.rows {
+			if _, err := r.exec(ctx, text, row...); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

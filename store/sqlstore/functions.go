@@ -11,16 +11,26 @@ import (
 func (r records) CreateFunction(ctx context.Context, f store.Function) (int64, error) {
 	row := newFunctionRow(f)
 	row.Seq = 0
-	_, err := r.w.NewInsert().Model(row).ModelTableExpr("?", r.s.table("functions")).Returning("seq").Exec(ctx)
+	err := r.refusable(ctx, func() error {
+		_, err := r.w.NewInsert().Model(row).ModelTableExpr("?", r.s.table("functions")).Returning("seq").Exec(ctx)
+		return err
+	})
 	return row.Seq, failed("create function", err)
 }
 
 // GetFunction implements store.Functions.
 func (r records) GetFunction(ctx context.Context, project, id string) (store.Function, error) {
+	return r.getFunction(ctx, project, id, "")
+}
+
+// getFunction reads a function, and locks it as the dialect does.
+func (r records) getFunction(ctx context.Context, project, id, lock string) (store.Function, error) {
 	var row functionRow
-	err := r.r.NewSelect().Model(&row).ModelTableExpr("? AS f", r.s.table("functions")).
-		Where("f.project_id = ? AND f.id = ?", project, id).Scan(ctx)
-	if err != nil {
+	sel := r.r.NewSelect().Model(&row).ModelTableExpr("? AS f", r.s.table("functions")).Where("f.project_id = ? AND f.id = ?", project, id)
+	if lock != "" {
+		sel.For(lock)
+	}
+	if err := sel.Scan(ctx); err != nil {
 		return store.Function{}, failed("get function", err)
 	}
 	return row.record(), nil
@@ -51,7 +61,7 @@ func (r records) Listeners(ctx context.Context, project string, names []string) 
 func (r records) UpdateFunction(ctx context.Context, project, id string, change func(*store.Function) error) (store.Function, error) {
 	var f store.Function
 	err := r.atomic(ctx, func(ctx context.Context, r records) (err error) {
-		if f, err = r.GetFunction(ctx, project, id); err != nil {
+		if f, err = r.getFunction(ctx, project, id, r.s.dialect.lock); err != nil {
 			return err
 		}
 		seq, revision := f.Seq, f.Revision

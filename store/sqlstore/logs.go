@@ -26,10 +26,21 @@ func (s *Store) AppendLogs(ctx context.Context, ref store.LogRef, chunks []store
 	}
 	rows := make([]logRow, len(chunks))
 	for i, c := range chunks {
-		rows[i] = logRow{ProjectID: ref.Project, Kind: string(ref.Kind), ID: ref.ID, At: millis(c.At), Stream: c.Stream, Data: append([]byte{}, c.Data...)}
+		rows[i] = logRow{ProjectID: ref.Project, Kind: string(ref.Kind), ID: ref.ID, At: millis(c.At), Stream: clean(c.Stream), Data: append([]byte{}, c.Data...)}
 	}
-	_, err := s.db.NewInsert().Model(&rows).ModelTableExpr("?", s.table("logs")).Returning("NULL").Exec(ctx)
-	return failed("append logs", err)
+	insert := func(ctx context.Context, r records) error {
+		_, err := r.w.NewInsert().Model(&rows).ModelTableExpr("?", s.table("logs")).Returning("NULL").Exec(ctx)
+		return err
+	}
+	if s.dialect.lockLog == "" {
+		return failed("append logs", insert(ctx, s.records))
+	}
+	return failed("append logs", s.atomic(ctx, func(ctx context.Context, r records) error {
+		if _, err := r.w.ExecContext(ctx, s.dialect.lockLog, s.prefix+ref.Project+"/"+string(ref.Kind)+"/"+ref.ID); err != nil {
+			return err
+		}
+		return insert(ctx, r)
+	}))
 }
 
 // ReadLogs implements store.Logs.

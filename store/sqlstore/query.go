@@ -25,6 +25,8 @@ type listing struct {
 	owner   []condition       // which rows a cursor may name
 	logs    []string          // columns of logs, which can be long
 	noLogs  bool              // they are not read
+
+	contains string // the dialect's condition
 }
 
 // condition is a piece of a WHERE clause.
@@ -52,7 +54,7 @@ func deploymentList(project, function string) listing {
 func executionList(project, function, reader string) listing {
 	own := []condition{where("project_id = ?", project)}
 	if reader != "" {
-		own = append(own, where("user_id = ? AND user_id <> ''", reader)) // the second lets the partial index serve
+		own = append(own, where("user_id = ? AND user_id <> ''", clean(reader))) // the second lets the partial index serve
 	}
 	return listing{table: "executions", alias: "e", attrs: store.ExecutionAttrs(), logs: []string{"logs", "errors"}, noLogs: reader != "",
 		owner: own, scope: append(slices.Clone(own), where("function_id = ?", function)),
@@ -88,6 +90,7 @@ func (l listing) column(attr string) (string, store.Attr, error) {
 
 // list reads a page into rows.
 func (r records) list(ctx context.Context, l listing, q store.Query, rows any) error {
+	l.contains = r.s.dialect.contains
 	sel := r.r.NewSelect().Model(rows).ModelTableExpr("? AS ?", r.s.table(l.table), bun.Ident(l.alias))
 	l.selectLogs(sel, limit(q))
 	conditions, err := l.conditions(q)
@@ -155,6 +158,7 @@ func reverse(rows any) {
 
 // count counts what matches, up to max.
 func (r records) count(ctx context.Context, l listing, q store.Query, max int) (n int, err error) {
+	l.contains = r.s.dialect.contains
 	conditions, err := l.conditions(q)
 	if err != nil {
 		return 0, err
@@ -231,11 +235,11 @@ func (l listing) filter(f store.Filter) (condition, error) {
 			return condition{}, err
 		}
 	}
-	return compare(f, column, attr, values)
+	return compare(f, column, l.contains, attr, values)
 }
 
 // compare is the condition of an operator on a column.
-func compare(f store.Filter, column string, attr store.Attr, v []any) (condition, error) {
+func compare(f store.Filter, column, contains string, attr store.Attr, v []any) (condition, error) {
 	text := attr.Type == store.Text || attr.Type == store.Fold
 	one := len(v) == 1
 	switch {
@@ -258,7 +262,7 @@ func compare(f store.Filter, column string, attr store.Attr, v []any) (condition
 	case f.Op == store.Contains && len(v) > 0 && text:
 		var parts []string
 		for range v {
-			parts = append(parts, "instr("+column+", ?) > 0")
+			parts = append(parts, fmt.Sprintf(contains, column))
 		}
 		return where("("+strings.Join(parts, " OR ")+")", v...), nil
 	}
@@ -287,10 +291,10 @@ func bind(t store.Type, attr string, v any) (any, error) {
 	switch v := v.(type) {
 	case string:
 		if t == store.Text {
-			return v, nil
+			return clean(v), nil
 		}
 		if t == store.Fold {
-			return lower(v), nil
+			return lower(clean(v)), nil
 		}
 	case bool:
 		if t == store.Boolean {
@@ -304,7 +308,7 @@ func bind(t store.Type, attr string, v any) (any, error) {
 			return micros(float64(v)), nil
 		}
 	case float64:
-		if t == store.Number {
+		if t == store.Number && !math.IsNaN(v) {
 			return micros(v), nil
 		}
 	case time.Time:
@@ -318,7 +322,7 @@ func bind(t store.Type, attr string, v any) (any, error) {
 // micros turns seconds into microseconds, without what the multiplication adds
 // to a number that was meant to be whole.
 func micros(seconds float64) float64 {
-	us := seconds * 1e6
+	us := max(-math.MaxInt64, min(seconds*1e6, math.MaxInt64))
 	if whole := math.Round(us); math.Abs(us-whole) < 0.001 {
 		return whole
 	}
@@ -423,7 +427,7 @@ func (r records) behind(ctx context.Context, l listing, keys []key, id string) (
 
 // cursor reads the keys of the row a cursor names.
 func (r records) cursor(ctx context.Context, l listing, keys []key, id string) ([]any, error) {
-	sel := r.r.NewSelect().TableExpr("? AS ?", r.s.table(l.table), bun.Ident(l.alias)).Where("id = ?", id)
+	sel := r.r.NewSelect().TableExpr("? AS ?", r.s.table(l.table), bun.Ident(l.alias)).Where("id = ?", clean(id))
 	for _, c := range l.owner {
 		sel.Where(c.sql, c.args...)
 	}

@@ -1,8 +1,10 @@
 package sqlstore
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -24,32 +26,12 @@ type queue struct {
 
 // Renew implements store.Queue.
 func (q queue) Renew(ctx context.Context, leases []store.Lease, until time.Time) (lost []store.Lease, err error) {
-	err = q.atomic(ctx, func(ctx context.Context, r records) error {
-		lost = nil
-		for _, l := range leases {
-			held, err := r.underLease(ctx, q.name, l, "ready_at = ?", millis(until))
-			if err != nil {
-				return err
-			}
-			if !held {
-				lost = append(lost, l)
-			}
-		}
-		return nil
-	})
-	return lost, failed("renew leases", err)
-}
-
-// underLease updates a row if the lease still holds it.
-func (r records) underLease(ctx context.Context, table string, l store.Lease, set string, args ...any) (held bool, err error) {
-	args = append(append([]any{r.s.table(table)}, args...), l.Project, l.ID, l.Attempt)
-	res, err := r.w.ExecContext(ctx, "UPDATE ? SET "+set+
-		" WHERE project_id = ? AND id = ? AND attempt = ? AND ready_at IS NOT NULL AND status IN ('processing', 'building')", args...)
-	if err != nil {
-		return false, err
+	rows := make([]change, len(leases))
+	for i, l := range leases {
+		rows[i] = change{l, []any{millis(until)}}
 	}
-	n, err := res.RowsAffected()
-	return n == 1, err
+	lost, err = q.change(ctx, []column{{"ready_at", "bigint"}}, rows)
+	return lost, failed("renew leases", err)
 }
 
 // NextDue implements store.Queue.
@@ -59,165 +41,261 @@ func (q queue) NextDue(ctx context.Context) (time.Time, bool, error) {
 	return moment(at.Int64), at.Valid, failed("next due", err)
 }
 
-// takeSQL takes due rows, the first due first.
-const takeSQL = `UPDATE ?0 SET status = 'processing', attempt = attempt + 1, ready_at = ?2
-WHERE seq IN (SELECT x.seq FROM ?0 x WHERE x.ready_at <= ?1 ORDER BY x.ready_at, x.seq LIMIT ?3)
-RETURNING *`
+// dueRows are the rows that are due, the first due first. Of the parameters of
+// a claim, ?1 is the time, ?2 the end of the leases, ?3 the limit and ?4 the
+// cursor.
+const dueRows = "SELECT x.seq FROM {{table}} x WHERE x.ready_at <= ?1 ORDER BY x.ready_at, x.seq LIMIT ?3"
 
-// shareSQL takes due rows, sharing them between projects. p hops from project
-// to project along the index, one seek each, beginning after the cursor, until
-// it has found as many projects with due rows as there are rows to take; of
-// each, as many rows are taken as divide the limit evenly. Ordering by a window
-// over the whole backlog would read it.
-const shareSQL = `WITH RECURSIVE p (project_id, found) AS (
-  SELECT (SELECT min(project_id) FROM ?0 WHERE ready_at IS NOT NULL AND project_id > ?4), 0
+// shareRows are due rows shared between projects. p hops from project to
+// project along the index, one seek each, beginning after the cursor, until it
+// has found as many projects with due rows as there are rows to take; of each,
+// as many rows are taken as divide the limit evenly. Ordering by a window over
+// the whole backlog would read it.
+const shareRows = `WITH RECURSIVE p (project_id, found) AS (
+  SELECT (SELECT min(project_id) FROM {{table}} WHERE ready_at IS NOT NULL AND project_id > ?4), 0
   UNION ALL
-  SELECT (SELECT min(project_id) FROM ?0 WHERE ready_at IS NOT NULL AND project_id > p.project_id),
-    found + CASE WHEN EXISTS (SELECT 1 FROM ?0 x WHERE x.project_id = p.project_id AND x.ready_at <= ?1) THEN 1 ELSE 0 END
-  FROM p WHERE p.project_id IS NOT NULL AND found < ?3
+  SELECT (SELECT min(project_id) FROM {{table}} WHERE ready_at IS NOT NULL AND project_id > p.project_id),
+    found + CASE WHEN EXISTS (SELECT 1 FROM {{table}} x WHERE x.project_id = p.project_id AND x.ready_at <= ?1) THEN 1 ELSE 0 END
+  FROM p WHERE p.project_id IS NOT NULL AND found < CAST(?3 AS BIGINT)
 ), share AS MATERIALIZED (
   SELECT project_id FROM p WHERE project_id IS NOT NULL
-  AND EXISTS (SELECT 1 FROM ?0 x WHERE x.project_id = p.project_id AND x.ready_at <= ?1) LIMIT ?3
-)
-UPDATE ?0 SET status = 'processing', attempt = attempt + 1, ready_at = ?2
-WHERE seq IN (
-  SELECT e.seq FROM share CROSS JOIN ?0 e WHERE e.seq IN (
-    SELECT x.seq FROM ?0 x WHERE x.project_id = share.project_id AND x.ready_at <= ?1
-    ORDER BY x.ready_at, x.seq LIMIT ?3 / (SELECT count(*) FROM share)))
-RETURNING *`
+  AND EXISTS (SELECT 1 FROM {{table}} x WHERE x.project_id = p.project_id AND x.ready_at <= ?1) LIMIT CAST(?3 AS BIGINT)
+) `
 
-// claim takes due rows into rows. If the limit covers all that is due there is
-// nothing to share. If nothing lies behind the cursor it starts over.
-func (r records) claim(ctx context.Context, table string, p store.ClaimParams, rows any, empty func() bool) error {
+// rowsOfProject are the rows of one project's share.
+const rowsOfProject = "SELECT x.seq FROM {{table}} x WHERE x.project_id = share.project_id AND x.ready_at <= ?1 " +
+	"ORDER BY x.ready_at, x.seq LIMIT CAST(?3 AS BIGINT) / (SELECT count(*) FROM share)"
+
+// take writes the claim of rows.
+const take = "UPDATE {{table}} SET status = 'processing', attempt = attempt + 1, ready_at = ?2 WHERE "
+
+// claim takes due rows into rows, and reads the given columns of them. If the
+// limit covers all that is due there is nothing to share. If nothing lies
+// behind the cursor it starts over.
+func (q queue) claim(ctx context.Context, p store.ClaimParams, columns string, rows any, empty func() bool) error {
 	if p.Limit < 1 {
 		return nil
 	}
-	var due int
-	err := r.w.NewRaw("SELECT count(*) FROM (SELECT 1 FROM ? WHERE ready_at <= ? LIMIT ?) AS due", r.s.table(table), millis(p.Now), p.Limit+1).Scan(ctx, &due)
-	if err != nil || due == 0 {
+	d, now := q.s.dialect, millis(p.Now)
+	text := func(sql string) string {
+		return d.numbered(strings.ReplaceAll(sql, "{{table}}", `"`+q.s.prefix+q.name+`"`))
+	}
+	var due []int
+	count := "SELECT count(*) FROM (SELECT 1 FROM {{table}} WHERE ready_at <= ?1 LIMIT ?2) AS due"
+	if err := q.scan(ctx, &due, text(count), now, p.Limit+1); err != nil || due[0] == 0 {
 		return err
 	}
-	take := func(sql, after string) error {
-		return r.w.NewRaw(sql, r.s.table(table), millis(p.Now), millis(p.LeaseUntil), p.Limit, after).Scan(ctx, rows)
+	run := func(sql string, args ...any) error {
+		return q.statement(ctx, func() error { return q.scan(ctx, rows, text(sql+" RETURNING "+columns), args...) })
 	}
-	if due <= p.Limit {
-		return take(takeSQL, "")
+	if due[0] <= p.Limit {
+		return run(take+fmt.Sprintf(d.in, dueRows+d.due), now, millis(p.LeaseUntil), p.Limit)
 	}
 	for _, after := range slices.Compact([]string{p.After, ""}) {
-		if err := take(shareSQL, after); err != nil || !empty() {
+		if err := run(shareRows+take+fmt.Sprintf(d.in, d.shares), now, millis(p.LeaseUntil), p.Limit, after); err != nil || !empty() {
 			return err
 		}
 	}
 	return nil
+}
+
+// change is new values for a row under a lease.
+type change struct {
+	lease  store.Lease
+	values []any
+}
+
+// held is the condition that a lease holds a row.
+const held = "ready_at IS NOT NULL AND status IN ('processing', 'building')"
+
+// change writes values to rows that leases hold, and returns the leases that
+// hold none. Rows are written in the order of their keys, so that two changes
+// cannot lock each other out. Executions that become final lose their payload.
+func (q queue) change(ctx context.Context, columns []column, rows []change) (lost []store.Lease, err error) {
+	rows = slices.Clone(rows)
+	slices.SortStableFunc(rows, func(a, b change) int {
+		return cmp.Or(strings.Compare(a.lease.Project, b.lease.Project), strings.Compare(a.lease.ID, b.lease.ID))
+	})
+	if len(rows) == 0 {
+		return nil, nil
+	}
+	if q.s.dialect.arrays {
+		return q.changeAtOnce(ctx, columns, rows)
+	}
+	err = q.atomic(ctx, func(ctx context.Context, r records) error {
+		lost, err = queue{r, q.name}.changeEach(ctx, columns, rows)
+		return err
+	})
+	return lost, err
+}
+
+// changeEach changes rows one by one.
+func (q queue) changeEach(ctx context.Context, columns []column, rows []change) (lost []store.Lease, err error) {
+	set := make([]string, len(columns))
+	for i, c := range columns {
+		set[i] = c.name + " = ?"
+	}
+	text := fmt.Sprintf(`UPDATE "%s%s" SET %s WHERE project_id = ? AND id = ? AND attempt = ? AND %s`, q.s.prefix, q.name, strings.Join(set, ", "), held)
+	drop := fmt.Sprintf(`DELETE FROM "%spayloads" WHERE project_id = ? AND execution_id = ?`, q.s.prefix)
+	for _, c := range rows {
+		l := c.lease
+		n, err := q.exec(ctx, text, append(slices.Clone(c.values), l.Project, l.ID, l.Attempt)...)
+		if err != nil {
+			return nil, err
+		}
+		if n == 0 {
+			lost = append(lost, l)
+		} else if q.ends(columns, c) {
+			if _, err := q.exec(ctx, drop, l.Project, l.ID); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return lost, nil
+}
+
+// ends reports whether a change makes an execution final.
+func (q queue) ends(columns []column, c change) bool {
+	i := slices.IndexFunc(columns, func(c column) bool { return c.name == "status" })
+	return q.name == "executions" && i >= 0 && store.ExecutionStatus(c.values[i].(string)).Final()
+}
+
+// changeAtOnce changes rows in one statement, which takes each row once: the
+// second change of one row follows.
+func (q queue) changeAtOnce(ctx context.Context, columns []column, rows []change) (lost []store.Lease, err error) {
+	first, rest := make([]change, 0, len(rows)), []change(nil)
+	for i, c := range rows {
+		if i > 0 && c.lease.Project == rows[i-1].lease.Project && c.lease.ID == rows[i-1].lease.ID {
+			rest = append(rest, c)
+		} else {
+			first = append(first, c)
+		}
+	}
+	var kept []struct {
+		ProjectID string
+		ID        string
+		Attempt   int
+	}
+	err = q.statement(ctx, func() error {
+		kept = nil
+		return q.scan(ctx, &kept, q.changeText(columns), q.changeArgs(columns, first)...)
+	})
+	if err != nil {
+		return nil, err
+	}
+	have := map[store.Lease]bool{}
+	for _, k := range kept {
+		have[store.Lease{Project: k.ProjectID, ID: k.ID, Attempt: k.Attempt}] = true
+	}
+	for _, c := range first {
+		if !have[c.lease] {
+			lost = append(lost, c.lease)
+		}
+	}
+	if len(rest) > 0 {
+		more, err := q.change(ctx, columns, rest)
+		return append(lost, more...), err
+	}
+	return lost, nil
+}
+
+// leaseColumns are what a change begins with.
+var leaseColumns = []column{{"project_id", "text"}, {"id", "text"}, {"attempt", "bigint"}}
+
+func (q queue) changeText(columns []column) string {
+	all := append(slices.Clone(leaseColumns), columns...)
+	set := make([]string, len(columns))
+	for i, c := range columns {
+		set[i] = c.name + " = v." + c.name
+	}
+	const text = `WITH v (%[3]s) AS MATERIALIZED (SELECT * FROM %[4]s), changed AS (
+  UPDATE "%[1]s%[2]s" AS q SET %[5]s FROM v
+  WHERE q.project_id = v.project_id AND q.id = v.id AND q.attempt = v.attempt AND q.%[6]s
+  RETURNING q.project_id, q.id, q.attempt, q.status
+)%[7]s SELECT project_id, id, attempt FROM changed`
+	drop := ""
+	if q.name == "executions" {
+		drop = fmt.Sprintf(`, dropped AS (DELETE FROM "%spayloads" AS p USING changed AS c
+  WHERE p.project_id = c.project_id AND p.execution_id = c.id AND c.status IN ('%s', '%s'))`, q.s.prefix, store.ExecutionCompleted, store.ExecutionFailed)
+	}
+	return fmt.Sprintf(text, q.s.prefix, q.name, names(all), unnest(all, 1), strings.Join(set, ", "), strings.ReplaceAll(held, "status", "q.status"), drop)
+}
+
+func (q queue) changeArgs(columns []column, rows []change) []any {
+	values := make([][]any, len(rows))
+	for i, c := range rows {
+		values[i] = append([]any{c.lease.Project, c.lease.ID, c.lease.Attempt}, c.values...)
+	}
+	return arrays(append(slices.Clone(leaseColumns), columns...), values)
 }
 
 // builds is the queue of deployments.
 type builds struct{ queue }
 
 // Claim implements store.Queue.
-func (q builds) Claim(ctx context.Context, p store.ClaimParams) (out []store.Claimed[store.Deployment], err error) {
-	err = q.atomic(ctx, func(ctx context.Context, r records) error {
-		var rows []deploymentRow
-		if err := r.claim(ctx, q.name, p, &rows, func() bool { return len(rows) == 0 }); err != nil {
-			return err
-		}
-		out = convert(rows, func(r *deploymentRow) store.Claimed[store.Deployment] {
-			d := r.record()
-			return store.Claimed[store.Deployment]{Lease: store.Lease{Project: d.Project, ID: d.ID, Attempt: d.Attempt}, Row: d}
-		})
-		return nil
-	})
-	if err != nil {
+func (q builds) Claim(ctx context.Context, p store.ClaimParams) ([]store.Claimed[store.Deployment], error) {
+	var rows []deploymentRow
+	if err := q.claim(ctx, p, q.s.columns(&rows), &rows, func() bool { return len(rows) == 0 }); err != nil {
 		return nil, failed("claim builds", err)
 	}
-	return out, nil
+	return convert(rows, func(r *deploymentRow) store.Claimed[store.Deployment] {
+		d := r.record()
+		return store.Claimed[store.Deployment]{Lease: store.Lease{Project: d.Project, ID: d.ID, Attempt: d.Attempt}, Row: d}
+	}), nil
+}
+
+// buildColumns are what Settle writes of a deployment.
+var buildColumns = []column{
+	{"status", "text"}, {"build_id", "text"}, {"build_started", "bigint"}, {"build_ended", "bigint"}, {"build_logs", "text"}, {"build_size", "bigint"},
+	{"artefact_blob", "text"}, {"updated_at", "bigint"}, {"ready_at", "bigint"},
 }
 
 // Settle implements store.Queue.
 func (q builds) Settle(ctx context.Context, rows []store.Settlement[store.Deployment]) ([]store.Lease, error) {
-	return settle(ctx, q.queue, rows, func(ctx context.Context, r records, s store.Settlement[store.Deployment]) (bool, error) {
+	changes := make([]change, len(rows))
+	for i, s := range rows {
 		d := newDeploymentRow(s.Row)
-		return r.underLease(ctx, q.name, s.Lease,
-			"status = ?, build_id = ?, build_started = ?, build_ended = ?, build_logs = ?, build_size = ?, artefact_blob = ?, updated_at = ?, ready_at = ?",
-			d.Status, d.BuildID, nullable(d.BuildStarted), nullable(d.BuildEnded), d.BuildLogs, d.BuildSize, d.ArtefactBlob, d.UpdatedAt, nullable(d.ReadyAt))
-	})
+		changes[i] = change{s.Lease, []any{
+			d.Status, d.BuildID, nullable(d.BuildStarted), nullable(d.BuildEnded), d.BuildLogs, d.BuildSize, d.ArtefactBlob, d.UpdatedAt, nullable(d.ReadyAt),
+		}}
+	}
+	lost, err := q.change(ctx, buildColumns, changes)
+	return lost, failed("settle builds", err)
 }
 
 // runs is the queue of executions.
 type runs struct{ queue }
 
 // Claim implements store.Queue.
-func (q runs) Claim(ctx context.Context, p store.ClaimParams) (out []store.Claimed[store.Execution], err error) {
-	err = q.atomic(ctx, func(ctx context.Context, r records) error {
-		var rows []executionRow
-		if err := r.claim(ctx, q.name, p, &rows, func() bool { return len(rows) == 0 }); err != nil {
-			return err
-		}
-		out = convert(rows, func(r *executionRow) store.Claimed[store.Execution] {
-			x := r.record()
-			return store.Claimed[store.Execution]{Lease: store.Lease{Project: x.Project, ID: x.ID, Attempt: x.Attempt}, Row: x}
-		})
-		return r.payloads(ctx, out)
-	})
-	if err != nil {
+func (q runs) Claim(ctx context.Context, p store.ClaimParams) ([]store.Claimed[store.Execution], error) {
+	var rows []claimedRow
+	columns := q.s.columns(&rows) + fmt.Sprintf(`, (SELECT p.sealed FROM "%spayloads" p WHERE p.project_id = {{table}}.project_id AND p.execution_id = {{table}}.id) AS sealed`, q.s.prefix)
+	if err := q.claim(ctx, p, columns, &rows, func() bool { return len(rows) == 0 }); err != nil {
 		return nil, failed("claim runs", err)
 	}
-	return out, nil
+	return convert(rows, func(r *claimedRow) store.Claimed[store.Execution] {
+		x := r.record()
+		x.Payload = r.Sealed
+		return store.Claimed[store.Execution]{Lease: store.Lease{Project: x.Project, ID: x.ID, Attempt: x.Attempt}, Row: x}
+	}), nil
 }
 
-// payloads adds to claimed executions what they need to run.
-func (r records) payloads(ctx context.Context, claimed []store.Claimed[store.Execution]) error {
-	for i := range claimed {
-		l := claimed[i].Lease
-		var sealed [][]byte
-		err := r.w.NewRaw("SELECT sealed FROM ? WHERE project_id = ? AND execution_id = ?", r.s.table("payloads"), l.Project, l.ID).Scan(ctx, &sealed)
-		if err != nil {
-			return err
-		}
-		if len(sealed) > 0 {
-			claimed[i].Row.Payload = sealed[0]
-		}
-	}
-	return nil
+// runColumns are what Settle writes of an execution.
+var runColumns = []column{
+	{"status", "text"}, {"deployment_id", "text"}, {"response_status_code", "bigint"}, {"response_headers", "text"}, {"logs", "text"}, {"errors", "text"},
+	{"duration", "bigint"}, {"updated_at", "bigint"}, {"ready_at", "bigint"},
 }
 
 // Settle implements store.Queue.
 func (q runs) Settle(ctx context.Context, rows []store.Settlement[store.Execution]) ([]store.Lease, error) {
-	return settle(ctx, q.queue, rows, func(ctx context.Context, r records, s store.Settlement[store.Execution]) (bool, error) {
+	changes := make([]change, len(rows))
+	for i, s := range rows {
 		x := s.Row
-		held, err := r.underLease(ctx, q.name, s.Lease,
-			"status = ?, deployment_id = ?, response_status_code = ?, response_headers = ?, logs = ?, errors = ?, duration = ?, updated_at = ?, ready_at = ?",
+		changes[i] = change{s.Lease, []any{
 			string(x.Status), x.DeploymentID, x.ResponseStatusCode, headerList(x.ResponseHeaders), clean(x.Logs), clean(x.Errors),
-			x.Duration.Microseconds(), millis(x.UpdatedAt), nullable(millis(x.ReadyAt)))
-		if err != nil || !held || !x.Status.Final() {
-			return held, err
-		}
-		return true, r.deletePayload(ctx, s.Lease.Project, s.Lease.ID)
-	})
-}
-
-// settle writes rows in one transaction, in the order of their keys so that
-// two settlements cannot lock each other out.
-func settle[T any](ctx context.Context, q queue, rows []store.Settlement[T], write func(context.Context, records, store.Settlement[T]) (bool, error)) (lost []store.Lease, err error) {
-	rows = slices.Clone(rows)
-	slices.SortFunc(rows, func(a, b store.Settlement[T]) int {
-		if c := strings.Compare(a.Lease.Project, b.Lease.Project); c != 0 {
-			return c
-		}
-		return strings.Compare(a.Lease.ID, b.Lease.ID)
-	})
-	err = q.atomic(ctx, func(ctx context.Context, r records) error {
-		lost = nil
-		for _, s := range rows {
-			held, err := write(ctx, r, s)
-			if err != nil {
-				return err
-			}
-			if !held {
-				lost = append(lost, s.Lease)
-			}
-		}
-		return nil
-	})
-	return lost, failed("settle", err)
+			x.Duration.Microseconds(), millis(x.UpdatedAt), nullable(millis(x.ReadyAt)),
+		}}
+	}
+	lost, err := q.change(ctx, runColumns, changes)
+	return lost, failed("settle runs", err)
 }

@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"encoding/json"
+	"reflect"
 	"strings"
 	"time"
 
@@ -48,9 +49,9 @@ type functionRow struct {
 func newFunctionRow(f store.Function) *functionRow {
 	return &functionRow{
 		Seq: f.Seq, ProjectID: f.Project, ID: f.ID, CreatedAt: millis(f.CreatedAt), UpdatedAt: millis(f.UpdatedAt),
-		Name: clean(f.Name), Runtime: f.Runtime, Execute: list(f.Execute), Events: list(f.Events), Scopes: list(f.Scopes),
-		Schedule: f.Schedule, Timeout: f.Timeout, Enabled: f.Enabled, Live: f.Live, Logging: f.Logging,
-		Entrypoint: clean(f.Entrypoint), Commands: clean(f.Commands), Specification: f.Specification, Deployment: f.Deployment,
+		Name: clean(f.Name), Runtime: clean(f.Runtime), Execute: list(f.Execute), Events: list(f.Events), Scopes: list(f.Scopes),
+		Schedule: clean(f.Schedule), Timeout: f.Timeout, Enabled: f.Enabled, Live: f.Live, Logging: f.Logging,
+		Entrypoint: clean(f.Entrypoint), Commands: clean(f.Commands), Specification: clean(f.Specification), Deployment: f.Deployment,
 		NextRunAt: millis(f.NextRunAt), LastRunAt: millis(f.LastRunAt), Policy: document(f.Policy),
 		InstallationID: clean(f.InstallationID), ProviderRepositoryID: clean(f.ProviderRepositoryID), ProviderBranch: clean(f.ProviderBranch),
 		ProviderRootDirectory: clean(f.ProviderRootDirectory), ProviderSilentMode: f.ProviderSilentMode, Revision: f.Revision,
@@ -180,6 +181,22 @@ func (r *executionRow) record() store.Execution {
 		ResponseStatusCode: r.ResponseStatusCode, ResponseHeaders: headers(r.ResponseHeaders), Logs: r.Logs, Errors: r.Errors,
 		Duration: time.Duration(r.Duration) * time.Microsecond, ScheduledAt: moment(r.ScheduledAt), Attempt: r.Attempt, ReadyAt: moment(r.ReadyAt),
 	}
+}
+
+// claimedRow is an execution with its payload.
+type claimedRow struct {
+	executionRow `bun:",extend"`
+	Sealed       []byte `bun:",scanonly"`
+}
+
+// columns are the names of the columns of rows, a pointer to a slice of them.
+// Statements name them, because a later version may have added others.
+func (s *Store) columns(rows any) string {
+	var all []string
+	for _, f := range s.db.Table(reflect.TypeOf(rows).Elem().Elem()).Fields {
+		all = append(all, f.Name)
+	}
+	return strings.Join(all, ", ")
 }
 
 // millis is a time as a column; the zero time is 0, which is stored as NULL.

@@ -1,21 +1,21 @@
-// Package sqlstore keeps the engine's records in a SQL database through bun. It
-// takes the host's own *bun.DB and links no driver; packages sqlite below it
-// opens one for those who have none.
+// Package sqlstore keeps the engine's records in SQLite or Postgres through bun.
+// It takes the host's own *bun.DB and links no driver; packages sqlite and
+// postgres below it open one for those who have none.
 //
 // All tables carry a prefix, so that they can live beside the host's. Times
-// are milliseconds since 1970 in UTC, durations microseconds, lists JSON.
+// are milliseconds since 1970 in UTC, durations microseconds, lists JSON. Texts
+// are kept as valid UTF-8 without NUL: what is neither becomes U+FFFD.
 package sqlstore
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"regexp"
 	"sync"
-	"sync/atomic"
 
 	"github.com/uptrace/bun"
-	"github.com/uptrace/bun/dialect"
 
 	"github.com/fnkit/fnkit/store"
 )
@@ -34,12 +34,13 @@ type Options struct {
 // Store implements store.Store. It is safe for concurrent use.
 type Store struct {
 	records
-	db     *bun.DB // writes
-	prefix string
-	close  func() error
+	db      *bun.DB // writes
+	prefix  string
+	dialect *dialect
+	close   func() error
 
-	inserts atomic.Pointer[inserts] // prepared when first needed
-	closing sync.Once
+	statements statements
+	closing    sync.Once
 }
 
 var _ store.Store = (*Store)(nil)
@@ -47,8 +48,11 @@ var _ store.Store = (*Store)(nil)
 var prefixRule = regexp.MustCompile(`^[a-z][a-z0-9_]{0,30}$`)
 
 // New returns a store on a host's handle. Call Migrate before anything else.
+//
 // With SQLite, the handle should open transactions with BEGIN IMMEDIATE and
-// have one connection, as package sqlite does.
+// have one connection, as package sqlite does. With Postgres, it should have
+// several, and with pgx not prepare what is executed once (the execution mode
+// "exec"), as package postgres does.
 func New(db *bun.DB, o Options) (*Store, error) {
 	if o.Prefix == "" {
 		o.Prefix = "fnkit_"
@@ -56,13 +60,14 @@ func New(db *bun.DB, o Options) (*Store, error) {
 	if !prefixRule.MatchString(o.Prefix) {
 		return nil, fmt.Errorf("sqlstore: prefix %q is not a small letter followed by up to 30 small letters, digits or _", o.Prefix)
 	}
-	if name := db.Dialect().Name(); name != dialect.SQLite {
-		return nil, fmt.Errorf("sqlstore: the dialect %s is not supported", name)
+	d, err := dialectOf(db.Dialect().Name())
+	if err != nil {
+		return nil, err
 	}
 	if o.Reader == nil {
 		o.Reader = db
 	}
-	s := &Store{db: db, prefix: o.Prefix, close: o.Close}
+	s := &Store{db: db, prefix: o.Prefix, dialect: d, close: o.Close}
 	s.records = records{s: s, r: o.Reader, w: db}
 	return s, nil
 }
@@ -84,10 +89,8 @@ func (s *Store) Ping(ctx context.Context) error {
 }
 
 // Close implements store.Store.
-func (s *Store) Close() (err error) {
-	if in := s.inserts.Swap(nil); in != nil {
-		err = in.close()
-	}
+func (s *Store) Close() error {
+	err := s.statements.close()
 	s.closing.Do(func() {
 		if s.close != nil {
 			err = errors.Join(err, s.close())
@@ -99,24 +102,33 @@ func (s *Store) Close() (err error) {
 // InTx implements store.Store. On SQLite the transaction holds the only
 // writing connection: a call to the store itself inside fn would wait for ever.
 func (s *Store) InTx(ctx context.Context, fn func(context.Context, store.Tx) error) error {
-	return s.inTx(ctx, func(ctx context.Context, t *tx) error { return fn(ctx, t) })
+	return s.inTx(ctx, s.dialect.whole, func(ctx context.Context, t *tx) error { return fn(ctx, t) })
 }
 
 // inTx returns an error of fn as it is: it may be the caller's own.
-func (s *Store) inTx(ctx context.Context, fn func(context.Context, *tx) error) error {
-	t := &tx{}
-	var refused error
-	err := s.db.RunInTx(ctx, nil, func(ctx context.Context, b bun.Tx) error {
-		t.records = records{s: s, r: b, w: b, tx: &b}
-		t.after = nil
-		refused = fn(ctx, t)
-		return refused
-	})
-	if refused != nil {
-		return refused
-	}
-	if err != nil {
+func (s *Store) inTx(ctx context.Context, o *sql.TxOptions, fn func(context.Context, *tx) error) error {
+	var t *tx
+	err := again(ctx, func(attempt int) error {
+		t = &tx{}
+		var refused error
+		err := s.db.RunInTx(ctx, o, func(ctx context.Context, b bun.Tx) error {
+			t.bun = b
+			t.records = records{s: s, r: b, w: b, in: t}
+			if attempt > 0 {
+				if _, err := b.ExecContext(ctx, s.dialect.turn, s.table("migrations")); err != nil {
+					return err
+				}
+			}
+			refused = fn(ctx, t)
+			return refused
+		})
+		if refused != nil {
+			return refused
+		}
 		return failed("transaction", err)
+	})
+	if err != nil {
+		return err
 	}
 	for _, f := range t.after {
 		f()
@@ -124,28 +136,76 @@ func (s *Store) inTx(ctx context.Context, fn func(context.Context, *tx) error) e
 	return nil
 }
 
+// attempts is how often something is tried that fails by standing in the way
+// of others. Each time one of those got through, and transactions that are
+// tried again take turns.
+const attempts = 50
+
+// again calls fn until it fails for no such reason.
+func again(ctx context.Context, fn func(attempt int) error) (err error) {
+	for n := range attempts {
+		if err = fn(n); err == nil || !conflict(err) || ctx.Err() != nil {
+			return err
+		}
+	}
+	return err
+}
+
 // tx implements store.Tx.
 type tx struct {
 	records
+	bun   bun.Tx
 	after []func()
 }
 
 // AfterCommit implements store.Tx.
 func (t *tx) AfterCommit(f func()) { t.after = append(t.after, f) }
 
+func (t *tx) sql() *sql.Tx { return t.bun.Tx }
+
 // records implements store.Records on two handles, or on one transaction.
 type records struct {
 	s    *Store
 	r, w bun.IDB
-	tx   *bun.Tx // set inside a transaction
+	in   *tx // set inside a transaction
 }
 
-// atomic runs fn in the transaction that is open, or in one of its own.
+// atomic runs fn in the transaction that is open, or in one of its own. What
+// fn reads to write it again, it must lock.
 func (r records) atomic(ctx context.Context, fn func(context.Context, records) error) error {
-	if r.tx != nil {
+	if r.in != nil {
 		return fn(ctx, r)
 	}
-	return r.s.inTx(ctx, func(ctx context.Context, t *tx) error { return fn(ctx, t.records) })
+	return r.s.inTx(ctx, r.s.dialect.short, func(ctx context.Context, t *tx) error { return fn(ctx, t.records) })
+}
+
+// statement runs fn, which is one statement, until it stands in nobody's way,
+// or once in the transaction that is open.
+func (r records) statement(ctx context.Context, fn func() error) error {
+	if r.in != nil {
+		return fn()
+	}
+	return again(ctx, func(int) error { return fn() })
+}
+
+// refusable runs fn so that, if it fails, a transaction that is open is as it
+// was before and can go on.
+func (r records) refusable(ctx context.Context, fn func() error) error {
+	if r.in == nil {
+		return fn()
+	}
+	t := r.in.sql()
+	if _, err := t.ExecContext(ctx, "SAVEPOINT fnkit"); err != nil {
+		return err
+	}
+	failure := fn()
+	if failure != nil {
+		if _, err := t.ExecContext(ctx, "ROLLBACK TO SAVEPOINT fnkit"); err != nil {
+			return errors.Join(failure, err, t.Rollback())
+		}
+	}
+	_, err := t.ExecContext(ctx, "RELEASE SAVEPOINT fnkit")
+	return errors.Join(failure, err)
 }
 
 // table is the name of a table, quoted.

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/fnkit/fnkit/store"
 )
@@ -19,7 +21,7 @@ func (s *suite) samples() (rows []store.Function, values []sample) {
 	for i := range 12 {
 		f := s.function(fmt.Sprintf("f%02d", i))
 		f.CreatedAt, f.UpdatedAt = at(i/2), at(100-i) // pairs are created in one instant
-		f.Name = []string{"Alpha", "beta", "ALPHA two", "100% _x", "", "gamma"}[i%6]
+		f.Name = []string{"Alpha", "beta", "ALPHA two", "100% _x", "", "gamma", "Éclair", "éclair", "_z", "Zeta", "alpha", "🚀 up"}[i]
 		f.Enabled = i%3 == 0
 		f.Runtime = []string{"node-20.0", "python-3.11"}[i%2]
 		f.Deployment = []string{"", "d1", "d2"}[i%3]
@@ -29,7 +31,7 @@ func (s *suite) samples() (rows []store.Function, values []sample) {
 			f.NextRunAt = at(i)
 		}
 		f.Timeout = 10 + i%5
-		f.Entrypoint = []string{"index.js", "src/main.py", `a\b`}[i%3]
+		f.Entrypoint = []string{"index.js", "src/main.py", `a\b`, "Index.js", "é"}[i%5]
 		f.Commands = strings.Repeat("x", i%3)
 		f.InstallationID = []string{"", "inst"}[i%2]
 		rows = append(rows, s.create(f))
@@ -85,7 +87,7 @@ func filters(name string, attr store.Attr, values []sample) []store.Filter {
 		}
 	}
 	strange := map[store.Type]any{store.Text: "zzz", store.Fold: "ZZZ", store.Integer: int64(-1), store.Boolean: false, store.Date: at(-5)}[attr.Type]
-	known = append(known[:min(4, len(known))], strange)
+	known = append(known[:min(7, len(known))], strange)
 	out := []store.Filter{{Op: store.IsNull, Attr: name}, {Op: store.IsNotNull, Attr: name}, {Op: store.Equal, Attr: name, Values: known}}
 	for _, v := range known {
 		for _, op := range []store.Op{store.Equal, store.NotEqual, store.LessThan, store.LessThanEqual, store.GreaterThan, store.GreaterThanEqual} {
@@ -94,7 +96,7 @@ func filters(name string, attr store.Attr, values []sample) []store.Filter {
 		out = append(out, store.Filter{Op: store.Between, Attr: name, Values: []any{v, known[0]}}, store.Filter{Op: store.Between, Attr: name, Values: []any{known[0], v}})
 	}
 	if attr.Type == store.Text || attr.Type == store.Fold {
-		for _, v := range []any{"a", "A", "ind", ".js", "%", "_", `\`, "alpha", "x", ""} {
+		for _, v := range []any{"a", "A", "ind", ".js", "%", "_", `\`, "alpha", "x", "", "é", "É", "🚀"} {
 			for _, op := range []store.Op{store.StartsWith, store.EndsWith, store.Contains} {
 				if v != "" || op != store.Contains {
 					out = append(out, store.Filter{Op: op, Attr: name, Values: []any{v}})
@@ -189,9 +191,15 @@ func matches(f store.Filter, v sample, attrs store.Attrs) bool {
 	panic("unknown operator " + f.Op)
 }
 
+// folded is a value without regard to ASCII case.
 func folded(v any, fold bool) any {
 	if s, ok := v.(string); ok && fold {
-		return strings.ToLower(s)
+		return strings.Map(func(r rune) rune {
+			if r < utf8.RuneSelf {
+				return unicode.ToLower(r)
+			}
+			return r
+		}, s)
 	}
 	return v
 }

@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/fnkit/fnkit/store"
 )
@@ -51,11 +53,13 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		"cancel":                  (*suite).cancel,
 		"claims never meet":       (*suite).claims,
 		"odd texts":               (*suite).oddTexts,
+		"odd texts in queries":    (*suite).oddQueries,
+		"large numbers":           (*suite).largeNumbers,
 		"ping":                    (*suite).ping,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			test(&suite{T: t, Store: open(t), ctx: t.Context(), project: strings.ReplaceAll(t.Name(), "/", "-")})
+			test(newSuite(t, open(t)))
 		})
 	}
 }
@@ -66,6 +70,10 @@ type suite struct {
 	store.Store
 	ctx     context.Context
 	project string
+}
+
+func newSuite(t *testing.T, st store.Store) *suite {
+	return &suite{T: t, Store: st, ctx: t.Context(), project: strings.ReplaceAll(t.Name(), "/", "-")}
 }
 
 // epoch is when everything happens.
@@ -389,22 +397,145 @@ func (s *suite) logs() {
 	}
 }
 
-// oddTexts are texts that some databases refuse; one must not fail a batch.
+// odd is a text that some databases refuse, and some programs take for
+// something else.
+const odd = "nul \x00, bad \xff\xc3, quote ' \" ` ; ? ?0 $1 :a -- \\ \\' % _ {} \r\n /ü?☃🚀"
+
+// plain reports whether s is what a store makes of odd: valid, without NUL, and
+// otherwise the same.
+func plain(s string) bool {
+	return utf8.ValidString(s) && !strings.Contains(s, "\x00") && strings.HasPrefix(s, "nul ") && strings.HasSuffix(s, odd[strings.Index(odd, ", quote"):])
+}
+
+// oddTexts: no text fails a record, or a batch with others.
 func (s *suite) oddTexts() {
-	x := s.execution("x", "f")
-	x.Logs, x.RequestPath = "nul \x00, bad \xff, quote ' \" ; ? ?0 :a --", "/ü?☃"
-	s.append(x, s.execution("y", "f"))
-	got, err := s.GetExecution(s.ctx, s.project, "f", "x")
-	s.must(err)
-	if !strings.Contains(got.Logs, "quote ' \" ; ? ?0 :a --") || strings.Contains(got.Logs, "\x00") || got.RequestPath != x.RequestPath {
-		s.Errorf("logs %q, path %q", got.Logs, got.RequestPath)
-	}
 	f := s.function("f")
-	f.Name = "it's ?0 \\ %s"
+	f.Name, f.Entrypoint, f.Commands, f.Runtime, f.Schedule, f.Specification = odd, odd, odd, odd, odd, odd
+	f.InstallationID, f.ProviderRepositoryID, f.ProviderBranch, f.ProviderRootDirectory = odd, odd, odd, odd
+	f.Execute, f.Events = []string{odd}, []string{"it's ?0 \\ %s", odd}
 	s.create(f)
-	if got, err := s.GetFunction(s.ctx, s.project, "f"); err != nil || got.Name != f.Name {
-		s.Errorf("name %q, %v", got.Name, err)
+	got, err := s.GetFunction(s.ctx, s.project, "f")
+	s.must(err)
+	for _, text := range []string{got.Name, got.Entrypoint, got.Commands, got.Runtime, got.Schedule, got.Specification,
+		got.InstallationID, got.ProviderRepositoryID, got.ProviderBranch, got.ProviderRootDirectory} {
+		if !plain(text) {
+			s.Errorf("a text of a function became %q", text)
+		}
 	}
+	if len(got.Execute) != 1 || len(got.Events) != 2 || got.Events[0] != f.Events[0] {
+		s.Errorf("lists became %q and %q", got.Execute, got.Events)
+	}
+
+	d := s.deployment("d", "f")
+	d.Entrypoint, d.Commands, d.BuildLogs = odd, odd, odd
+	s.createDeployment(d)
+	if got, err := s.GetDeployment(s.ctx, s.project, "f", "d"); err != nil || !plain(got.Entrypoint) || !plain(got.Commands) || !plain(got.BuildLogs) {
+		s.Errorf("deployment %+v, %v", got, err)
+	}
+	v := s.variable("v", "f", odd)
+	v.Sealed = []byte(odd)
+	s.must(second(s.CreateVariable(s.ctx, v)))
+	if got, err := s.GetVariable(s.ctx, s.project, "f", "v"); err != nil || !plain(got.Key) || string(got.Sealed) != odd {
+		s.Errorf("variable %+v, %v", got, err)
+	}
+
+	x := s.execution("x", "f")
+	x.Logs, x.Errors, x.RequestPath, x.RequestMethod, x.Event, x.UserID = odd, odd, odd, odd, odd, odd
+	x.RequestHeaders, x.Payload = []store.Header{{Name: odd, Value: odd}}, []byte(odd)
+	x.Status, x.ReadyAt = store.ExecutionWaiting, past(1)
+	s.append(x, s.execution("y", "f"))
+	claimed := s.claim(past(1), past(10), 1)
+	if len(claimed) != 1 || string(claimed[0].Row.Payload) != odd || !plain(claimed[0].Row.Logs) || !plain(claimed[0].Row.RequestHeaders[0].Value) {
+		s.Fatalf("claimed %+v", claimed)
+	}
+	c := claimed[0]
+	c.Row.Status, c.Row.ReadyAt, c.Row.Logs, c.Row.Errors, c.Row.ResponseHeaders = store.ExecutionFailed, time.Time{}, odd+"!", odd, x.RequestHeaders
+	lost, err := s.Runs().Settle(s.ctx, []store.Settlement[store.Execution]{store.Settlement[store.Execution](c)})
+	if s.must(err); len(lost) > 0 {
+		s.Errorf("lost %v", lost)
+	}
+	done, err := s.GetExecution(s.ctx, s.project, "f", "x")
+	s.must(err)
+	for _, text := range []string{strings.TrimSuffix(done.Logs, "!"), done.Errors, done.RequestPath, done.RequestMethod, done.Event, done.UserID,
+		done.RequestHeaders[0].Name, done.ResponseHeaders[0].Value} {
+		if !plain(text) {
+			s.Errorf("a text of an execution became %q", text)
+		}
+	}
+}
+
+// oddQueries: no text of a query fails a list, and what a store made of a text
+// is found by the text.
+func (s *suite) oddQueries() {
+	f := s.function("f")
+	f.Name, f.Entrypoint = odd, odd
+	s.create(f)
+	s.create(s.function("g"))
+	for _, attr := range []string{"name", "entrypoint"} {
+		for _, op := range []store.Op{store.Equal, store.StartsWith, store.EndsWith, store.Contains} {
+			q := store.Query{Filters: []store.Filter{{Op: op, Attr: attr, Values: []any{odd}}}}
+			if got, err := s.ListFunctions(s.ctx, s.project, q); err != nil || len(got) != 1 {
+				s.Errorf("%s by %s: %v, %v", attr, op, functionIDs(got), err)
+			}
+		}
+		for _, part := range []string{"\x00", "\xff", "☃", "'", `\`, `"`, "%", "_", "?0", "{}", "\r\n"} {
+			q := store.Query{Filters: []store.Filter{{Op: store.Contains, Attr: attr, Values: []any{part}}}}
+			if got, err := s.ListFunctions(s.ctx, s.project, q); err != nil || len(got) != 1 {
+				s.Errorf("%s contains %q: %v, %v", attr, part, functionIDs(got), err)
+			}
+		}
+	}
+	for _, search := range []string{odd, `"` + odd + `"`, "☃ü", "qqq\x00", "%%%", "___"} {
+		if _, err := s.ListFunctions(s.ctx, s.project, store.Query{Search: search}); err != nil {
+			s.Errorf("search for %q: %v", search, err)
+		}
+	}
+	s.is(second(s.ListFunctions(s.ctx, s.project, store.Query{After: odd})), store.ErrCursor)
+	if n, err := s.CountExecutions(s.ctx, s.project, "f", odd, store.Query{}, 10); err != nil || n != 0 {
+		s.Errorf("a reader of an odd name sees %d, %v", n, err)
+	}
+}
+
+// largeNumbers: numbers and times of any size are kept, and compared with.
+func (s *suite) largeNumbers() {
+	f := s.function("f")
+	f.Timeout, f.NextRunAt = math.MaxInt64, time.UnixMilli(253_402_300_799_999).UTC() // the year 9999
+	f.CreatedAt = time.UnixMilli(-1).UTC()
+	f = s.create(f)
+	got, err := s.GetFunction(s.ctx, s.project, "f")
+	s.must(err)
+	s.same("function", got, f)
+	d := s.deployment("d", "f")
+	d.Size, d.BuildSize, d.ChunkSize, d.ChunksTotal = math.MaxInt64, math.MaxInt64-1, 1<<40, 1<<40
+	d = s.createDeployment(d)
+	kept, err := s.GetDeployment(s.ctx, s.project, "f", "d")
+	s.must(err)
+	s.same("deployment", kept, d)
+	x := s.execution("x", "f")
+	x.Duration, x.ResponseStatusCode = 100*365*24*time.Hour, 1<<40
+	s.append(x)
+	for _, c := range []struct {
+		op    store.Op
+		value any
+		want  int
+	}{
+		{store.Equal, int64(math.MaxInt64), 0}, {store.GreaterThan, int64(math.MinInt64), 1}, {store.LessThan, int64(math.MaxInt64), 1},
+		{store.LessThan, 1e300, 1}, {store.GreaterThan, -1e300, 1}, {store.Equal, math.MaxFloat64, 0}, {store.LessThan, math.Inf(1), 1},
+		{store.Equal, math.SmallestNonzeroFloat64, 0}, {store.GreaterThan, 0.1, 1}, {store.Equal, x.Duration.Seconds(), 1},
+	} {
+		q := store.Query{Filters: []store.Filter{{Op: c.op, Attr: "duration", Values: []any{c.value}}}}
+		if n, err := s.CountExecutions(s.ctx, s.project, "f", "", q, 10); err != nil || n != c.want {
+			s.Errorf("duration %s %v: %d, %v", c.op, c.value, n, err)
+		}
+	}
+	for value, want := range map[int64]int{math.MaxInt64: 1, math.MinInt64: 0, 1 << 40: 0} {
+		q := store.Query{Filters: []store.Filter{{Op: store.Equal, Attr: "timeout", Values: []any{value}}}}
+		if n, err := s.CountFunctions(s.ctx, s.project, q, 10); err != nil || n != want {
+			s.Errorf("timeout %d: %d, %v", value, n, err)
+		}
+	}
+	_, err = s.CountExecutions(s.ctx, s.project, "f", "", store.Query{Filters: []store.Filter{{Op: store.Equal, Attr: "duration", Values: []any{math.NaN()}}}}, 10)
+	s.is(err, store.ErrQuery)
 }
 
 func (s *suite) ping() { s.must(s.Ping(s.ctx)) }

@@ -44,6 +44,18 @@ func TestStore(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) store.Store { return open(t, filepath.Join(t.TempDir(), "a b?.db")) })
 }
 
+func TestShared(t *testing.T) {
+	t.Parallel()
+	storetest.RunShared(t, func(t *testing.T, n int) []store.Store {
+		path := filepath.Join(t.TempDir(), "db")
+		all := make([]store.Store, n)
+		for i := range all {
+			all[i] = open(t, path)
+		}
+		return all
+	})
+}
+
 // host returns a handle as a host may have it.
 func host(t *testing.T, path string) *bun.DB {
 	t.Helper()
@@ -241,46 +253,6 @@ func fill(t *testing.T, s *sqlstore.Store) {
 	}
 }
 
-func TestACutOffMigrationIsDoneAgain(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "db")
-	db := host(t, path)
-	// A step that died before its commit leaves the version table and nothing else.
-	if _, err := db.Exec("CREATE TABLE fnkit_migrations (version INTEGER PRIMARY KEY)"); err != nil {
-		t.Fatal(err)
-	}
-	// One that fails in the middle, on a table in its way, leaves nothing either.
-	if _, err := db.Exec("CREATE TABLE fnkit_logs (x INTEGER)"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := sqlite.Open(t.Context(), path); err == nil {
-		t.Fatal("migrated over a table in the way")
-	}
-	var n int
-	if err := db.QueryRow("SELECT count(*) FROM sqlite_master WHERE name = 'fnkit_functions'").Scan(&n); err != nil || n != 0 {
-		t.Fatalf("%d tables of a step that failed are left, %v", n, err)
-	}
-	if _, err := db.Exec("DROP TABLE fnkit_logs"); err != nil {
-		t.Fatal(err)
-	}
-	open(t, path)
-}
-
-func TestANewerDatabaseIsRefused(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "db")
-	s := open(t, path)
-	if err := s.Ping(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := host(t, path).Exec("INSERT INTO fnkit_migrations (version) VALUES (99)"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := sqlite.Open(t.Context(), path); !errors.Is(err, sqlstore.ErrNewer) {
-		t.Errorf("got %v", err)
-	}
-}
-
 func TestRecordsSurviveReopening(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "db")
@@ -341,6 +313,36 @@ func TestUnavailable(t *testing.T) {
 	}
 	if err := ro.Ping(t.Context()); !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("ping of a read-only database: %v", err)
+	}
+}
+
+func TestDiskFull(t *testing.T) {
+	t.Parallel()
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "db")+"?_pragma=max_page_count(80)&_txlock=immediate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.SetMaxOpenConns(1)
+	s, err := sqlstore.New(bun.NewDB(db, sqlitedialect.New()), sqlstore.Options{Close: db.Close})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	stored := 0
+	for err == nil {
+		if err = s.AppendExecutions(t.Context(), executions(stored, 10)); err == nil {
+			stored += 10
+		}
+	}
+	if !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("on a full disk: %v", err)
+	}
+	var kept int
+	if err := db.QueryRowContext(t.Context(), "SELECT count(*) FROM fnkit_executions").Scan(&kept); err != nil || kept != stored || kept == 0 {
+		t.Errorf("%d of %d rows are kept, %v", kept, stored, err)
 	}
 }
 

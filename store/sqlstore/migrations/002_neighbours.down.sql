@@ -1,0 +1,1 @@
+ALTER TABLE {{prefix}}migrations DROP COLUMN oldest;

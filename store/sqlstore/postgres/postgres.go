@@ -1,0 +1,87 @@
+// Package postgres opens a store in a Postgres database, version 13 or later.
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect/pgdialect"
+
+	"github.com/fnkit/fnkit/store/sqlstore"
+)
+
+// connections is how many a store holds at most; half of them stay open.
+const connections = 16
+
+// Open connects to a database and brings the tables up to date in the schema
+// that is current there. dsn is a URL or a list of settings, as libpq takes
+// them; what it leaves out comes from the PG… environment variables. Many
+// engines may open one database, and their versions may be neighbours.
+//
+// Statements are prepared, so a proxy in front of the database must keep a
+// session's server for it or know prepared statements. Close the store when
+// done.
+func Open(ctx context.Context, dsn string) (*sqlstore.Store, error) {
+	config, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		return nil, fmt.Errorf("postgres: %w", err)
+	}
+	// What is executed often is prepared by the store, the rest is never the same.
+	config.DefaultQueryExecMode = pgx.QueryExecModeExec
+	if config.RuntimeParams["application_name"] == "" {
+		config.RuntimeParams["application_name"] = "fnkit"
+	}
+	db := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(settle(config.RuntimeParams)))
+	db.SetMaxOpenConns(connections)
+	db.SetMaxIdleConns(connections / 2)
+	db.SetConnMaxIdleTime(5 * time.Minute)
+	db.SetConnMaxLifetime(time.Hour) // also after the server's addresses have changed
+	s, err := open(ctx, db)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("postgres: open: %w", err), db.Close())
+	}
+	return s, nil
+}
+
+func open(ctx context.Context, db *sql.DB) (*sqlstore.Store, error) {
+	s, err := sqlstore.New(bun.NewDB(db, pgdialect.New()), sqlstore.Options{Close: db.Close})
+	if err != nil {
+		return nil, err
+	}
+	return s, s.Migrate(ctx)
+}
+
+// settings are those of each session, unless the DSN says otherwise. An engine
+// that stops in the middle of a transaction, or whose machine goes away, must
+// not keep rows from the others for longer than a lease lasts; nor may a
+// statement that hangs keep an engine.
+var settings = map[string]string{
+	"idle_in_transaction_session_timeout": "10s",
+	"statement_timeout":                   "60s",
+	"lock_timeout":                        "20s",
+	"tcp_keepalives_idle":                 "10",
+	"tcp_keepalives_interval":             "5",
+	"tcp_keepalives_count":                "3",
+}
+
+// settle sets them. Proxies refuse most of them when a session begins.
+func settle(given map[string]string) func(context.Context, *pgx.Conn) error {
+	var statement strings.Builder
+	statement.WriteString("SET standard_conforming_strings = on;") // what quotes texts relies on it
+	for name, value := range settings {
+		if given[name] == "" {
+			fmt.Fprintf(&statement, "SET %s = '%s';", name, value)
+		}
+	}
+	return func(ctx context.Context, c *pgx.Conn) error {
+		_, err := c.Exec(ctx, statement.String())
+		return err
+	}
+}
