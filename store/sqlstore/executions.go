@@ -55,9 +55,15 @@ func (r records) AppendExecutions(ctx context.Context, rows []store.Execution) e
 	if r.s.dialect.arrays {
 		return failed("append executions", r.statement(ctx, func() error { return r.appendAtOnce(ctx, values, payloads) }))
 	}
-	return failed("append executions", r.atomic(ctx, func(ctx context.Context, r records) error {
-		return r.refusable(ctx, func() error { return r.appendEach(ctx, values, payloads) })
-	}))
+	if r.in != nil {
+		return failed("append executions", r.refusable(ctx, func() error { return r.appendEach(ctx, values, payloads) }))
+	}
+	for _, text := range r.s.inserts { // now: the transaction may hold the only connection
+		if _, err := r.prepared(ctx, text); err != nil {
+			return failed("prepare insert", err)
+		}
+	}
+	return failed("append executions", r.atomic(ctx, func(ctx context.Context, r records) error { return r.appendEach(ctx, values, payloads) }))
 }
 
 // appendAtOnce inserts rows in one statement.
@@ -72,20 +78,30 @@ func (r records) appendAtOnce(ctx context.Context, values, payloads [][]any) err
 
 // appendEach inserts rows one by one.
 func (r records) appendEach(ctx context.Context, values, payloads [][]any) error {
-	for _, t := range []struct {
-		table   string
-		columns []column
-		rows    [][]any
-	}{{"executions", executionColumns, values}, {"payloads", payloadColumns, payloads}} {
-		marks := strings.TrimSuffix(strings.Repeat("?, ", len(t.columns)), ", ")
-		text := fmt.Sprintf(`INSERT INTO "%s%s" (%s) VALUES (%s)`, r.s.prefix, t.table, names(t.columns), marks)
-		for _, row := range t.rows {
-			if _, err := r.exec(ctx, text, row...); err != nil {
+	for i, rows := range [][][]any{values, payloads} {
+		if len(rows) == 0 {
+			continue
+		}
+		insert, err := r.prepared(ctx, r.s.inserts[i])
+		if err != nil {
+			return err
+		}
+		for _, row := range rows {
+			if _, err := insert.ExecContext(ctx, row...); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// inserts are the statements of appendEach: of executions and of payloads.
+func inserts(prefix string) [2]string {
+	insert := func(table string, columns []column) string {
+		marks := strings.TrimSuffix(strings.Repeat("?, ", len(columns)), ", ")
+		return fmt.Sprintf(`INSERT INTO "%s%s" (%s) VALUES (%s)`, prefix, table, names(columns), marks)
+	}
+	return [2]string{insert("executions", executionColumns), insert("payloads", payloadColumns)}
 }
 
 // GetExecution implements store.Executions.

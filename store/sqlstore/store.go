@@ -37,6 +37,7 @@ type Store struct {
 	db      *bun.DB // writes
 	prefix  string
 	dialect *dialect
+	inserts [2]string // see the func
 	close   func() error
 
 	statements statements
@@ -67,7 +68,7 @@ func New(db *bun.DB, o Options) (*Store, error) {
 	if o.Reader == nil {
 		o.Reader = db
 	}
-	s := &Store{db: db, prefix: o.Prefix, dialect: d, close: o.Close}
+	s := &Store{db: db, prefix: o.Prefix, dialect: d, inserts: inserts(o.Prefix), close: o.Close}
 	s.records = records{s: s, r: o.Reader, w: db}
 	return s, nil
 }
