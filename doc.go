@@ -31,7 +31,8 @@
 //	engine/enginetest   the engine in a test, with a clock that the test moves
 //	httpapi             the wire protocol of Appwrite Functions, as an http.Handler
 //	store               contract of what keeps the records
-//	store/sqlstore      … in a SQL database through bun; sqlstore/sqlite opens a file
+//	store/sqlstore      … in a SQL database through bun; sqlstore/sqlite opens a
+//	                    file, sqlstore/postgres a database
 //	store/dirblobs      … archives as files of a directory
 //	sandbox             contract of what runs the code
 //	sandbox/procbox     … as local processes

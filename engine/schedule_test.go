@@ -2,7 +2,6 @@ package engine_test
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -211,45 +210,5 @@ func TestImpossibleSchedule(t *testing.T) {
 	sameRuns(t, k)
 	if n := len(k.Executions("shop", "g")); n != 1 {
 		t.Errorf("its neighbour ran %d times, want 1", n)
-	}
-}
-
-// Several engines on one store, each with a clock a little off, fire every tick once.
-func TestEnginesDoNotFireTwice(t *testing.T) {
-	t.Parallel()
-	k := kit(t, "*/10 * * * *", engine.PolicyParams{})
-	var others []*enginetest.Kit
-	for i := range 3 {
-		o := enginetest.New(t, fnbox.Funcs{"f": quiet}, func(c *engine.Config) { c.Store, c.Blobs = k.Config().Store, k.Config().Blobs })
-		o.Clock.Set(enginetest.Epoch.Add(time.Duration(i) * time.Second))
-		others = append(others, o)
-	}
-	errs := make(chan error, len(others))
-	for _, o := range others {
-		go func() {
-			for range 6 * 24 {
-				if _, _, err := o.Step(t.Context()); err != nil {
-					errs <- err
-					return
-				}
-				o.Clock.Add(10 * time.Minute)
-			}
-			_, _, err := o.Step(t.Context())
-			errs <- err
-		}()
-	}
-	for range others {
-		if err := <-errs; err != nil {
-			t.Fatal(err)
-		}
-	}
-	var want []string
-	for at := enginetest.Epoch.Add(10 * time.Minute); len(want) < 6*24; at = at.Add(10 * time.Minute) {
-		want = append(want, at.Format("02T15:04"))
-	}
-	got := firedAt(k, time.UTC)
-	slices.Sort(got)
-	if !slices.Equal(got, want) {
-		t.Errorf("%d runs, want %d: %s", len(got), len(want), fmt.Sprint(got))
 	}
 }

@@ -20,10 +20,11 @@ import (
 	"github.com/fnkit/fnkit/sandbox/fnbox"
 	"github.com/fnkit/fnkit/sandbox/procbox"
 	"github.com/fnkit/fnkit/store/dirblobs"
+	"github.com/fnkit/fnkit/store/sqlstore/postgres/postgrestest"
 	"github.com/fnkit/fnkit/store/sqlstore/sqlite"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(postgrestest.Main(m)) }
 
 // host is an engine with its parts, as a host would put them together.
 type host struct {
