@@ -94,6 +94,14 @@ func (a *answer) write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// Flush implements sandbox.Flusher.
+func (a *answer) Flush() error {
+	if a.out == nil {
+		return nil
+	}
+	return a.out.Flush()
+}
+
 // Log implements sandbox.Sink.
 func (a *answer) Log(stream sandbox.Stream, lines []byte) {
 	a.mu.Lock()

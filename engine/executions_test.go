@@ -403,7 +403,9 @@ type writer struct {
 }
 
 func (w *writer) Head(status int, _ []engine.Header) error { w.status = status; return nil }
-func (w *writer) Write(p []byte) (int, error)              { return w.body.Write(p) }
+func (w *writer) Flush() error                             { return nil }
+
+func (w *writer) Write(p []byte) (int, error) { return w.body.Write(p) }
 
 func TestVariablesAreSealedAtRest(t *testing.T) {
 	t.Parallel()

@@ -168,10 +168,12 @@ type StreamRequest struct {
 }
 
 // ResponseWriter takes an answer while the function produces it: the head
-// once, then the body.
+// once, then the body. It may hold back what it was given until Flush, which is
+// called when more is to come and is not there yet.
 type ResponseWriter interface {
 	Head(status int, headers []Header) error
 	Write(p []byte) (int, error)
+	Flush() error
 }
 
 // Variable is one environment variable of a function.

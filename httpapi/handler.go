@@ -205,7 +205,7 @@ func (s *streamWriter) Head(status int, headers []engine.Header) error {
 		h.Set("Content-Type", "text/plain; charset=utf-8")
 	}
 	s.w.WriteHeader(status)
-	return s.flush() // the body may be long in coming
+	return nil
 }
 
 // bodiless reports whether HTTP has no body in an answer of this status.
@@ -219,14 +219,11 @@ func (s *streamWriter) Write(p []byte) (int, error) {
 	if s.bodiless() {
 		return len(p), nil
 	}
-	n, err := s.w.Write(p)
-	if err != nil {
-		return n, err
-	}
-	return n, s.flush()
+	return s.w.Write(p)
 }
 
-func (s *streamWriter) flush() error {
+// Flush implements engine.ResponseWriter.
+func (s *streamWriter) Flush() error {
 	if err := s.control.Flush(); !errors.Is(err, http.ErrNotSupported) {
 		return err
 	}

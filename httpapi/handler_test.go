@@ -285,3 +285,13 @@ func TestNewNeedsItsParts(t *testing.T) {
 		}
 	}
 }
+
+// An answer that came whole goes out whole, with its length.
+func TestHandlerSendsWholeAnswersAtOnce(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	url := serveFunction(t, s, s.deployed(t, "hello"))
+	if resp, body := fetch(t, "GET", url+"/hello/", ""); body != "hello" || resp.ContentLength != 5 || len(resp.TransferEncoding) > 0 {
+		t.Errorf("%q, length %d, encoding %v", body, resp.ContentLength, resp.TransferEncoding)
+	}
+}

@@ -209,7 +209,12 @@ func (s Stream) String() string {
 	return "stdout"
 }
 
-// Sink takes the response of one call. Head comes once, before any Write. Head
+// Flusher is a Sink that may hold back what it was given. A driver calls Flush
+// when a response has begun and it must wait for more of it: what came so far
+// is to go on. It does not after the last of it.
+type Flusher interface{ Flush() error }
+
+// Sink takes the response of one call. It may be a Flusher. Head comes once, before any Write. Head
 // and Write are called one after the other; Log may be called at the same time
 // as they are, and from several goroutines.
 type Sink interface {

@@ -22,7 +22,7 @@ type Call struct {
 	Grace time.Duration
 }
 
-// Receiver takes what comes back. Head and Write are called by the goroutine
+// Receiver takes what comes back. Head, Write and Flush are called by the goroutine
 // that called Conn.Call; Log by another one, and it must not block. What is
 // passed is valid during the method's call only. After Conn.Call has returned,
 // no method is called.
@@ -30,6 +30,9 @@ type Receiver interface {
 	// Head is called once; more says that the response is not complete yet.
 	Head(head []byte, more bool) error
 	Write(p []byte) (int, error)
+	// Flush is called when something was passed and more is to come, but is not
+	// there yet.
+	Flush() error
 	Log(stream byte, lines []byte)
 }
 
@@ -146,6 +149,9 @@ func (ex *exchange) pass(got received) error {
 		if _, err := ex.to.Write(got.body); err != nil {
 			return err
 		}
+	}
+	if !got.ended && (got.hasHead || len(got.body) > 0) && len(ex.sig) == 0 {
+		return ex.to.Flush()
 	}
 	return nil
 }

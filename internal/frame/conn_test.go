@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -331,6 +332,43 @@ func TestCancelIsNotConfirmed(t *testing.T) {
 	p.expect(frame.RESET)
 	if a.wait(t); !errors.Is(a.err, context.Canceled) || a.Over {
 		t.Errorf("%v, %+v", a.err, a.Outcome)
+	}
+}
+
+// TestFlush has a response come in pieces: who takes it is told when it must
+// wait for more, and not at the end.
+func TestFlush(t *testing.T) {
+	t.Parallel()
+	p := newPeer(t)
+	a := p.begin(t.Context(), plain, &answer{})
+	p.expect(frame.CALL)
+	p.send(1, frame.HEAD, 0, head("{}", "one"))
+	flushed := func(want int) {
+		t.Helper()
+		for deadline := time.Now().Add(patience); ; runtime.Gosched() {
+			a.mu.Lock()
+			got := a.flushed
+			a.mu.Unlock()
+			if got == want {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("flushed at %d bytes, want %d", got, want)
+			}
+		}
+	}
+	flushed(3)
+	p.send(1, frame.DATA, 0, "two")
+	flushed(6)
+	p.send(1, frame.DATA, frame.End, "three")
+	if a.wait(t); a.err != nil || a.body.String() != "onetwothree" || a.flushed != 6 {
+		t.Errorf("%v, body %q, flushed at %d", a.err, a.body.String(), a.flushed)
+	}
+	b := p.begin(t.Context(), plain, &answer{})
+	p.expect(frame.CALL)
+	p.send(2, frame.HEAD, frame.End, head("{}", "whole"))
+	if b.wait(t); b.body.String() != "whole" || b.flushed != -1 {
+		t.Errorf("body %q, flushed at %d", b.body.String(), b.flushed)
 	}
 }
 

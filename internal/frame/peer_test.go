@@ -65,13 +65,14 @@ type answer struct {
 	err  error
 	over chan struct{}
 
-	mu   sync.Mutex
-	head string
-	more bool
-	body strings.Builder
-	logs strings.Builder
-	fail error         // what Write returns
-	gate chan struct{} // if not nil, Write waits for it
+	mu      sync.Mutex
+	head    string
+	more    bool
+	body    strings.Builder
+	logs    strings.Builder
+	flushed int           // length of the body at the last flush; -1: none
+	fail    error         // what Write returns
+	gate    chan struct{} // if not nil, Write waits for it
 }
 
 func (a *answer) Head(h []byte, more bool) error {
@@ -91,6 +92,13 @@ func (a *answer) Write(p []byte) (int, error) {
 	return len(p), a.fail
 }
 
+func (a *answer) Flush() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.flushed = a.body.Len()
+	return nil
+}
+
 func (a *answer) Log(stream byte, lines []byte) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -100,7 +108,7 @@ func (a *answer) Log(stream byte, lines []byte) {
 
 // begin begins a call.
 func (p *peer) begin(ctx context.Context, c frame.Call, a *answer) *answer {
-	a.over = make(chan struct{})
+	a.over, a.flushed = make(chan struct{}), -1
 	go func() {
 		a.Outcome, a.err = p.conn.Call(ctx, c, a)
 		close(a.over)

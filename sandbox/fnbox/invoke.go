@@ -106,6 +106,9 @@ func (k *call) wait(ctx, callCtx context.Context, timeout time.Duration) (sandbo
 // pass hands a piece of a stream to the sink.
 func (k *call) pass(p piece) error {
 	err := k.deliver(p)
+	if f, ok := k.sink.(sandbox.Flusher); ok && err == nil {
+		err = f.Flush()
+	}
 	k.written <- err
 	return err
 }

@@ -68,6 +68,13 @@ func (r *receiver) Head(head []byte, more bool) (err error) {
 
 func (r *receiver) Write(p []byte) (int, error) { return r.sink.Write(p) }
 
+func (r *receiver) Flush() error {
+	if f, ok := r.sink.(sandbox.Flusher); ok {
+		return f.Flush()
+	}
+	return nil
+}
+
 func (r *receiver) Log(stream byte, lines []byte) { r.sink.Log(sandbox.Stream(stream), lines) }
 
 // ended is how a call came back from the channel.
