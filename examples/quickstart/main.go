@@ -16,6 +16,7 @@ import (
 	"flag"
 	"fmt"
 	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -68,6 +69,7 @@ func run(ctx context.Context, addr string, once bool) (err error) {
 	eng, err := engine.New(engine.Config{
 		Store: db, Blobs: dirblobs.New(filepath.Join(dir, "blobs")), Sandbox: box,
 		Keys:         engine.Key("k1", []byte(rand.Text())),
+		Logger:       slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		MinIsolation: "none", // asked for by name: this function is our own
 	})
 	if err != nil {
@@ -126,6 +128,9 @@ func tour(ctx context.Context, eng *engine.Engine) error {
 		}
 		say(call, "%d %q after %s", x.ResponseStatusCode, x.ResponseBody, round(time.Since(began)))
 		say("  its log", "%s", strings.TrimSpace(x.Logs+x.Errors))
+		if x.ResponseStatusCode != http.StatusOK {
+			return fmt.Errorf("the function did not answer as it should: status %d", x.ResponseStatusCode)
+		}
 	}
 	return nil
 }

@@ -460,3 +460,34 @@ func TestVersionManagersAreAskedOnce(t *testing.T) {
 		t.Errorf("asked %q, %v; runtimes %+v", text, err, c.Runtimes)
 	}
 }
+
+// TestMinimalPython has a Python without the library that the harness needs, as
+// some systems install it: it is no runtime.
+func TestMinimalPython(t *testing.T) {
+	t.Parallel()
+	real, err := exec.Command(require.Command(t, "python3"), "-c", "import sys; print(sys.executable)").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for script, want := range map[string]int{
+		"import sys; exec(sys.argv[-1])":                                1,
+		`import sys; sys.modules["asyncio"] = None; exec(sys.argv[-1])`: 0,
+	} {
+		dir := t.TempDir()
+		text := fmt.Sprintf("#!/bin/sh\nexec '%s' -c '%s' \"$@\"\n", strings.TrimSpace(string(real)), script)
+		if err := os.WriteFile(filepath.Join(dir, "python3"), []byte(text), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		box, err := procbox.New(procbox.Config{Dir: t.TempDir(), Path: dir, Languages: []string{"python"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := box.Capabilities(t.Context())
+		if err != nil || len(c.Runtimes) != want {
+			t.Errorf("%s: %+v, %v", script, c, err)
+		}
+		if err := box.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}

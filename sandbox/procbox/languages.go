@@ -36,14 +36,15 @@ var languages = []language{
 	},
 	{
 		key: "python", commands: []string{"python3", "python3.[0-9]*"},
-		probe: []string{"-I", "-S", "-c", "import sys,platform;print(platform.python_version());print(sys.executable)"},
+		// The imports are what the harness needs and a minimal Python lacks.
+		probe: []string{"-I", "-S", "-c", "import sys,platform,asyncio,inspect,json,queue,socket,urllib.parse;print(platform.python_version());print(sys.executable)"},
 		argv:  []string{"-u"}, file: "python.py",
 		env: func(dir string) map[string]string {
 			return map[string]string{
 				"PIP_TARGET": filepath.Join(dir, ".fnkit", "site-packages"), "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore",
 			}
 		},
-		install: "install Python 3.8 or newer (command python3)",
+		install: "install Python 3.8 or newer with its whole standard library (command python3)",
 	},
 	{
 		key: "php", commands: []string{"php", "php[0-9]*"},
