@@ -108,6 +108,8 @@ func tour(ctx context.Context, eng *engine.Engine) error {
 	}
 	began := time.Now()
 	dep, err := shop.Deploy(ctx, me, "hello", engine.DeployParams{Source: archive(src), Size: -1, Activate: true})
+	waiting := time.AfterFunc(2*time.Second, func() { say("build", "goes on; the first one of Go compiles its standard library, too") })
+	defer waiting.Stop()
 	for err == nil && !dep.Status.Final() {
 		time.Sleep(10 * time.Millisecond)
 		dep, err = shop.GetDeployment(ctx, me, "hello", dep.ID)
@@ -118,6 +120,7 @@ func tour(ctx context.Context, eng *engine.Engine) error {
 	if dep.Status != "ready" {
 		return fmt.Errorf("the build %s:\n%s", dep.Status, dep.BuildLogs)
 	}
+	waiting.Stop()
 	say("build", "%s after %s", dep.Status, round(time.Since(began)))
 
 	for _, call := range []string{"first call", "second call"} {
