@@ -128,17 +128,32 @@ var gates sync.Map
 // at the end of the test at the latest.
 func newGate(t *testing.T) (name string, open func()) {
 	t.Helper()
-	gate := make(chan struct{})
-	open = sync.OnceFunc(func() { close(gate) })
-	gates.Store(t.Name(), gate)
+	g := &gate{open: make(chan struct{}), reached: make(chan struct{})}
+	open = sync.OnceFunc(func() { close(g.open) })
+	gates.Store(t.Name(), g)
 	t.Cleanup(open)
 	return t.Name(), open
 }
 
+// gate holds calls up until it is opened.
+type gate struct {
+	open    chan struct{}
+	reached chan struct{} // closed when a call is there
+	first   sync.Once
+}
+
+// reached waits until a call is at the gate.
+func reached(name string) {
+	g, _ := gates.Load(name)
+	<-g.(*gate).reached
+}
+
 func passGate(ctx context.Context, name string) {
-	gate, _ := gates.Load(name)
+	v, _ := gates.Load(name)
+	g := v.(*gate)
+	g.first.Do(func() { close(g.reached) })
 	select {
-	case <-gate.(chan struct{}):
+	case <-g.open:
 	case <-ctx.Done():
 	}
 }

@@ -145,6 +145,7 @@ func TestStopKillsWhatUserCodeStarted(t *testing.T) {
 
 func TestCloseStopsAll(t *testing.T) {
 	t.Parallel()
+	require.Command(t, "ps")
 	dir := t.TempDir()
 	box := openAt(t, dir, "node")
 	spec := function(t, box, spawns)
@@ -201,6 +202,7 @@ func TestOwnerProcess(t *testing.T) {
 // started.
 func TestDeadOwnerIsReaped(t *testing.T) {
 	t.Parallel()
+	require.Command(t, "ps")
 	if _, err := os.Stat("/proc/self/environ"); err != nil {
 		require.Missing(t, "proc", "what is left can be told only from /proc")
 	}
@@ -264,6 +266,7 @@ func killOwner(t *testing.T, dir string) (all []int) {
 // recorded.
 func TestRecycledNumberIsLetAlone(t *testing.T) {
 	t.Parallel()
+	require.Command(t, "ps")
 	other := exec.Command("sleep", "1000")
 	other.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := other.Start(); err != nil {
@@ -398,6 +401,7 @@ func TestInstanceIDsAreUnique(t *testing.T) {
 
 func TestBuildKillsWhatItLeaves(t *testing.T) {
 	t.Parallel()
+	require.Command(t, "ps")
 	box := open(t, "node")
 	spec := function(t, box, "")
 	var logs bytes.Buffer
