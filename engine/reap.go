@@ -13,8 +13,9 @@ import (
 // sweepEvery is how often blobs are looked through, the first time at Start.
 const sweepEvery = 24 * time.Hour
 
-// orphanAge is how old a blob must be that no record names: a younger one may
-// be about to get its record.
+// orphanAge is how much older than the newest blob one must be that no record
+// names: a younger one may be about to get its record. Blobs are compared with
+// each other, not with the engine's clock: their times are of another.
 const orphanAge = time.Hour
 
 // keyBatch is how many expired keys are removed at once.
@@ -58,11 +59,15 @@ func (e *Engine) sweep(ctx context.Context, now time.Time) {
 			e.cfg.Logger.Warn("delete expired keys", "error", err)
 		}
 	}
+	newest, err := e.newestBlob(ctx)
+	if err != nil && ctx.Err() == nil {
+		e.cfg.Logger.Warn("list blobs", "error", err)
+	}
 	for _, kind := range []string{sourceBlobs, uploadBlobs, artefactBlobs} {
 		var orphans []string
 		stale := map[string]Deployment{}
 		err := e.cfg.Blobs.List(ctx, kind+"/", func(b store.BlobInfo) bool {
-			d, orphan, err := e.orphan(ctx, b, now)
+			d, orphan, err := e.orphan(ctx, b, newest)
 			switch {
 			case err != nil && ctx.Err() == nil:
 				e.cfg.Logger.Warn("look for the record of a blob", "key", b.Key, "error", err)
@@ -85,14 +90,25 @@ func (e *Engine) sweep(ctx context.Context, now time.Time) {
 	}
 }
 
+// newestBlob returns when the newest blob was written.
+func (e *Engine) newestBlob(ctx context.Context) (newest time.Time, err error) {
+	err = e.cfg.Blobs.List(ctx, "", func(b store.BlobInfo) bool {
+		if b.Modified.After(newest) {
+			newest = b.Modified
+		}
+		return true
+	})
+	return newest, err
+}
+
 // orphan returns the deployment a blob belongs to, and whether no record names
 // the blob.
-func (e *Engine) orphan(ctx context.Context, b store.BlobInfo, now time.Time) (d Deployment, orphan bool, err error) {
+func (e *Engine) orphan(ctx context.Context, b store.BlobInfo, newest time.Time) (d Deployment, orphan bool, err error) {
 	part := strings.Split(strings.TrimSuffix(b.Key, ".tar.gz"), "/")
 	if len(part) < 4 {
 		return d, false, nil // not the engine's
 	}
-	old := now.Sub(b.Modified) > orphanAge
+	old := newest.Sub(b.Modified) > orphanAge
 	d, err = e.store.GetDeployment(ctx, part[1], part[2], part[3])
 	switch {
 	case errors.Is(err, store.ErrNotFound):

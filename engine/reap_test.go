@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/benbjohnson/clock"
+
 	"github.com/fnkit/fnkit/engine"
 	"github.com/fnkit/fnkit/sandbox"
 	"github.com/fnkit/fnkit/sandbox/fnbox"
@@ -155,5 +157,32 @@ func TestTemporaryDirectories(t *testing.T) {
 	living.stop(t)
 	if all := left(); len(all) != 1 || all[0] != making {
 		t.Errorf("directories after Stop: %v", all)
+	}
+}
+
+// TestBlobsAreAsOldAsOthers has an engine whose clock is years ahead of the
+// blobs': one that was written just now may be about to get its record.
+func TestBlobsAreAsOldAsOthers(t *testing.T) {
+	t.Parallel()
+	mock := clock.NewMock()
+	mock.Set(time.Now().AddDate(5, 0, 0))
+	h := open(t, funcs(ok), func(c *engine.Config) { c.Clock = mock })
+	const young, old = "sources/shop/f/young.tar.gz", "sources/shop/f/old.tar.gz"
+	for _, key := range []string{young, old} {
+		if _, err := h.cfg.Blobs.Put(t.Context(), key, strings.NewReader("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := time.Now().Add(-2 * time.Hour)
+	if err := os.Chtimes(filepath.Join(strings.TrimSuffix(h.cfg.Dir, "engine")+"blobs", old), before, before); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer h.stop(t)
+	eventually(t, func() (error, bool) { err := leftBlobs(h, old); return err, err == nil })
+	if leftBlobs(h, young) == nil {
+		t.Error("a blob that was written just now is gone")
 	}
 }
