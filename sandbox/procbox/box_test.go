@@ -25,7 +25,7 @@ import (
 	"github.com/fnkit/fnkit/sandbox/procbox"
 )
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // answer is a sink that keeps a response.
 type answer struct {

@@ -104,7 +104,10 @@ func (r *Recorder) wait(t testing.TB) {
 	select {
 	case <-r.over:
 	case <-timer.C:
-		t.Fatalf("the call does not end; status %d, logs %q %q", r.status, r.Logs(sandbox.Stdout), r.Logs(sandbox.Stderr))
+		r.mu.Lock()
+		status := r.status
+		r.mu.Unlock()
+		t.Fatalf("the call does not end; status %d, logs %.2000q %.2000q", status, r.Logs(sandbox.Stdout), r.Logs(sandbox.Stderr))
 	}
 }
 

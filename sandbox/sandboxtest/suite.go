@@ -93,7 +93,7 @@ func (s *status) Write(p []byte) (int, error)             { return len(p), nil }
 func (s *status) Log(sandbox.Stream, []byte)              {}
 
 // patience is how long a test waits for what must happen.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // suite is a target that was built.
 type suite struct {
