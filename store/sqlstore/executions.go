@@ -17,13 +17,14 @@ var executionColumns = []column{
 	{"user_id", "text"}, {"trigger_kind", "text"}, {"event", "text"}, {"status", "text"}, {"request_method", "text"}, {"request_path", "text"},
 	{"request_headers", "text"}, {"response_status_code", "bigint"}, {"response_headers", "text"}, {"logs", "text"}, {"errors", "text"},
 	{"duration", "bigint"}, {"scheduled_at", "bigint"}, {"attempt", "bigint"}, {"ready_at", "bigint"},
+	{"due", "boolean"},
 }
 
 func executionValues(x *store.Execution) []any {
 	return []any{
 		x.Project, x.ID, x.FunctionID, x.DeploymentID, millis(x.CreatedAt), millis(x.UpdatedAt), clean(x.UserID), string(x.Trigger), clean(x.Event), string(x.Status),
 		clean(x.RequestMethod), clean(x.RequestPath), headerList(x.RequestHeaders), x.ResponseStatusCode, headerList(x.ResponseHeaders), clean(x.Logs), clean(x.Errors),
-		x.Duration.Microseconds(), nullable(millis(x.ScheduledAt)), x.Attempt, nullable(millis(x.ReadyAt)),
+		x.Duration.Microseconds(), nullable(millis(x.ScheduledAt)), x.Attempt, nullable(millis(x.ReadyAt)), due(x.ReadyAt, x.UpdatedAt),
 	}
 }
 
@@ -54,9 +55,7 @@ func (r records) AppendExecutions(ctx context.Context, rows []store.Execution) e
 	if r.s.dialect.arrays {
 		return failed("append executions", r.statement(ctx, func() error { return r.appendAtOnce(ctx, values, payloads) }))
 	}
-	return failed("append executions", r.atomic(ctx, func(ctx context.Context, r records) error {
-		return r.refusable(ctx, func() error { return r.appendEach(ctx, values, payloads) })
-	}))
+	return failed("append executions", r.appendEach(ctx, values, payloads))
 }
 
 // appendAtOnce inserts rows in one statement.
@@ -71,20 +70,25 @@ func (r records) appendAtOnce(ctx context.Context, values, payloads [][]any) err
 
 // appendEach inserts rows one by one.
 func (r records) appendEach(ctx context.Context, values, payloads [][]any) error {
-	for _, t := range []struct {
-		table   string
-		columns []column
-		rows    [][]any
-	}{{"executions", executionColumns, values}, {"payloads", payloadColumns, payloads}} {
-		marks := strings.TrimSuffix(strings.Repeat("?, ", len(t.columns)), ", ")
-		text := fmt.Sprintf(`INSERT INTO "%s%s" (%s) VALUES (%s)`, r.s.prefix, t.table, names(t.columns), marks)
-		for _, row := range t.rows {
-			if _, err := r.exec(ctx, text, row...); err != nil {
-				return err
+	insert := func(table string, columns []column) string {
+		marks := strings.TrimSuffix(strings.Repeat("?, ", len(columns)), ", ")
+		return fmt.Sprintf(`INSERT INTO "%s%s" (%s) VALUES (%s)`, r.s.prefix, table, names(columns), marks)
+	}
+	texts := []string{insert("executions", executionColumns), insert("payloads", payloadColumns)}
+	write := func(ctx context.Context, r records) error {
+		for i, rows := range [][][]any{values, payloads} {
+			for _, row := range rows {
+				if _, err := r.exec(ctx, texts[i], row...); err != nil {
+					return err
+				}
 			}
 		}
+		return nil
 	}
-	return nil
+	if r.in != nil {
+		return r.refusable(ctx, func() error { return write(ctx, r) })
+	}
+	return r.atomicWith(ctx, texts, write)
 }
 
 // GetExecution implements store.Executions.

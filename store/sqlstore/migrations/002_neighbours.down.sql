@@ -1,1 +1,0 @@
-ALTER TABLE {{prefix}}migrations DROP COLUMN oldest;
