@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -76,70 +77,128 @@ func call(t *testing.T, box *procbox.Box, id, path string) string {
 	return a.body.String()
 }
 
-// alive reports whether a process runs; a dead one that nobody reaped does not.
-func alive(pid int) bool {
-	if syscall.Kill(pid, 0) != nil {
-		return false
-	}
-	out, err := exec.Command("ps", "-o", "stat=", "-p", strconv.Itoa(pid)).Output()
-	return err == nil && !strings.HasPrefix(strings.TrimSpace(string(out)), "Z")
+// process is one that runs; the dead that nobody has reaped do not.
+type process struct {
+	pid, parent, group int
+	args               string
 }
 
-func dies(t *testing.T, pid int) {
+func processes(t *testing.T) map[int]process {
 	t.Helper()
-	for deadline := time.Now().Add(patience); alive(pid); {
-		if time.Now().After(deadline) {
-			t.Fatalf("process %d lives", pid)
+	require.Command(t, "ps")
+	out, err := exec.Command("ps", "-A", "-o", "pid=,ppid=,pgid=,stat=,args=").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[int]process{}
+	for line := range strings.Lines(string(out)) {
+		f := strings.Fields(line)
+		if len(f) < 5 || strings.HasPrefix(f[3], "Z") {
+			continue
+		}
+		var p process
+		for i, to := range []*int{&p.pid, &p.parent, &p.group} {
+			*to, _ = strconv.Atoi(f[i])
+		}
+		p.args = strings.Join(f[4:], " ")
+		all[p.pid] = p
+	}
+	return all
+}
+
+// tree returns the processes of the instances of a Box, by the record in its
+// directory: instances know their numbers in a namespace of their own at most.
+func tree(t *testing.T, dir string) (found []process) {
+	t.Helper()
+	all, inside, groups := processes(t), map[int]bool{}, map[int]bool{}
+	records, err := filepath.Glob(filepath.Join(dir, "run", "*.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range records {
+		var record struct{ Group int }
+		text, err := os.ReadFile(name)
+		if err != nil || json.Unmarshal(text, &record) != nil {
+			t.Fatalf("%s, %v", text, err)
+		}
+		groups[record.Group] = true
+	}
+	for more := true; more; {
+		more = false
+		for pid, p := range all {
+			if !inside[pid] && (inside[p.parent] || groups[p.group]) {
+				inside[pid], more = true, true
+			}
+		}
+	}
+	for pid := range inside {
+		if p, ok := all[pid]; ok {
+			found = append(found, p)
+		}
+	}
+	return found
+}
+
+// child returns a Box's processes when one of them is what user code started.
+func child(t *testing.T, dir string) []process {
+	t.Helper()
+	all := tree(t, dir)
+	if !slices.ContainsFunc(all, func(p process) bool { return strings.HasPrefix(p.args, "sleep ") }) {
+		t.Fatalf("processes %v: there is nothing to kill", all)
+	}
+	return all
+}
+
+func alive(t *testing.T, p process) bool {
+	t.Helper()
+	return processes(t)[p.pid].args == p.args
+}
+
+func dies(t *testing.T, all ...process) {
+	t.Helper()
+	for _, p := range all {
+		for deadline := time.Now().Add(patience); alive(t, p); {
+			if time.Now().After(deadline) {
+				t.Fatalf("process %v lives", p)
+			}
 		}
 	}
 }
 
 const spawns = `const {spawn} = require('child_process');
 module.exports = ({res}) => {
-  const child = spawn('sleep', ['1000'], {stdio: 'inherit'});
-  return res.text(child.pid + ' ' + process.pid);
+  spawn('sleep', ['1000'], {stdio: 'inherit'});
+  return res.text('spawned');
 };`
-
-func pids(t *testing.T, text string) (all []int) {
-	t.Helper()
-	for _, f := range strings.Fields(text) {
-		pid, err := strconv.Atoi(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, pid)
-	}
-	return all
-}
 
 // TestStopKillsWhatUserCodeStarted is about every language: harnesses must not
 // leave the process group.
 func TestStopKillsWhatUserCodeStarted(t *testing.T) {
 	t.Parallel()
-	require.Command(t, "ps")
-	box := open(t)
 	for _, f := range fixtures {
-		t.Run(f.key, func(t *testing.T) {
-			t.Parallel()
-			dir := t.TempDir()
-			if err := os.CopyFS(dir, os.DirFS("testdata/"+f.key)); err != nil {
-				t.Fatal(err)
-			}
-			spec := sandbox.Spec{ID: f.key, Runtime: runtimeOf(t, box, f.key), Dir: dir, Entrypoint: f.entrypoint}
-			r, err := box.Build(t.Context(), sandbox.BuildSpec{Runtime: spec.Runtime, Dir: dir, Entrypoint: f.entrypoint}, io.Discard)
-			if err != nil || r.Failure != "" {
-				t.Fatal(r, err)
-			}
-			start(t, box, spec)
-			all := pids(t, call(t, box, f.key, "/child"))
-			if len(all) != 1 || !alive(all[0]) {
-				t.Fatalf("processes %v: there is nothing to kill", all)
-			}
-			if err := box.Stop(t.Context(), f.key); err != nil {
-				t.Fatal(err)
-			}
-			dies(t, all[0])
-		})
+		for _, tier := range []string{"full", "none"} {
+			t.Run(f.key+"/"+tier, func(t *testing.T) {
+				t.Parallel()
+				dir := t.TempDir()
+				box := openTier(t, dir, tier, f.key)
+				code := t.TempDir()
+				if err := os.CopyFS(code, os.DirFS("testdata/"+f.key)); err != nil {
+					t.Fatal(err)
+				}
+				spec := sandbox.Spec{ID: f.key, Runtime: runtimeOf(t, box, f.key), Dir: code, Entrypoint: f.entrypoint}
+				r, err := box.Build(t.Context(), sandbox.BuildSpec{Runtime: spec.Runtime, Dir: code, Entrypoint: f.entrypoint}, io.Discard)
+				if err != nil || r.Failure != "" {
+					t.Fatal(r, err)
+				}
+				start(t, box, spec)
+				call(t, box, f.key, "/child")
+				all := child(t, dir)
+				if err := box.Stop(t.Context(), f.key); err != nil {
+					t.Fatal(err)
+				}
+				dies(t, all...)
+			})
+		}
 	}
 }
 
@@ -150,15 +209,14 @@ func TestCloseStopsAll(t *testing.T) {
 	box := openAt(t, dir, "node")
 	spec := function(t, box, spawns)
 	start(t, box, spec)
-	all := pids(t, call(t, box, "i1", "/"))
+	call(t, box, "i1", "/")
+	all := child(t, dir)
 	for range 2 {
 		if err := box.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, pid := range all {
-		dies(t, pid)
-	}
+	dies(t, all...)
 	if left, err := os.ReadDir(filepath.Join(dir, "run")); err != nil || len(left) > 0 {
 		t.Errorf("left %v, %v", left, err)
 	}
@@ -184,22 +242,50 @@ func TestDirectoryHasOneOwner(t *testing.T) {
 	}
 }
 
-// ownerDir makes TestOwnerProcess the owner of a directory that is then killed.
-const ownerDir = "FNKIT_TEST_OWNER_DIR"
+// ownerDir makes TestOwnerProcess the owner of a directory that is then killed,
+// at the tier in ownerTier.
+const ownerDir, ownerTier = "FNKIT_TEST_OWNER_DIR", "FNKIT_TEST_OWNER_TIER"
 
 func TestOwnerProcess(t *testing.T) {
 	dir := os.Getenv(ownerDir)
 	if dir == "" {
-		t.Skip("is run by TestDeadOwnerIsReaped")
+		t.Skip("is run by TestDeadOwner")
 	}
-	box := openAt(t, dir, "node")
+	box := openTier(t, dir, os.Getenv(ownerTier), "node")
 	start(t, box, function(t, box, spawns))
-	fmt.Printf("\npids %s\n", call(t, box, "i1", "/"))
+	fmt.Printf("\n%s\n", call(t, box, "i1", "/"))
 	io.Copy(io.Discard, os.Stdin) // until it is killed
 }
 
-// TestDeadOwnerIsReaped: whatever the owner had time to record of what it
-// started.
+// killOwner runs a box on a directory in another process, kills that, and
+// returns the processes the box had started.
+func killOwner(t *testing.T, dir, tier string) []process {
+	t.Helper()
+	owner := exec.Command(os.Args[0], "-test.run=^TestOwnerProcess$")
+	owner.Env = append(os.Environ(), ownerDir+"="+dir, ownerTier+"="+tier)
+	in, err := owner.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	out, err := owner.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := owner.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	for lines.Scan() && lines.Text() != "spawned" {
+	}
+	all := child(t, dir)
+	owner.Process.Kill()
+	owner.Wait()
+	return all
+}
+
+// TestDeadOwnerIsReaped leaves it to the next owner to end what is not confined,
+// whatever the last had time to record of what it started.
 func TestDeadOwnerIsReaped(t *testing.T) {
 	t.Parallel()
 	require.Command(t, "ps")
@@ -215,18 +301,17 @@ func TestDeadOwnerIsReaped(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			all := killOwner(t, dir)
+			all := killOwner(t, dir, "none")
+			i := slices.IndexFunc(all, func(p process) bool { return strings.HasPrefix(p.args, "sleep ") })
 			records, _ := filepath.Glob(filepath.Join(dir, "run", "*.json"))
-			if len(all) != 2 || !alive(all[0]) || len(records) != 1 {
+			if !alive(t, all[i]) || len(records) != 1 {
 				t.Fatalf("processes %v, records %v: there is nothing to reap", all, records)
 			}
 			if err := spoil(records[0]); err != nil {
 				t.Fatal(err)
 			}
 			openAt(t, dir, "node")
-			for _, pid := range all {
-				dies(t, pid)
-			}
+			dies(t, all...)
 			if left, err := os.ReadDir(filepath.Join(dir, "run")); err != nil || len(left) > 0 {
 				t.Errorf("left %v, %v", left, err)
 			}
@@ -234,32 +319,22 @@ func TestDeadOwnerIsReaped(t *testing.T) {
 	}
 }
 
-// killOwner runs a box on a directory in another process, kills that, and
-// returns the processes the box had started.
-func killOwner(t *testing.T, dir string) (all []int) {
-	t.Helper()
-	owner := exec.Command(os.Args[0], "-test.run=^TestOwnerProcess$")
-	owner.Env = append(os.Environ(), ownerDir+"="+dir)
-	in, err := owner.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
+// TestConfinedDieWithTheirOwner is without another owner: init sees to it.
+func TestConfinedDieWithTheirOwner(t *testing.T) {
+	t.Parallel()
+	for _, tier := range confined {
+		t.Run(tier, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			requireTier(t, tier)
+			runtimeOf(t, open(t, "node"), "node")
+			dies(t, killOwner(t, dir, tier)...)
+			openAt(t, dir, "node")
+			if left, err := os.ReadDir(filepath.Join(dir, "run")); err != nil || len(left) > 0 {
+				t.Errorf("left %v, %v", left, err)
+			}
+		})
 	}
-	defer in.Close()
-	out, err := owner.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := owner.Start(); err != nil {
-		t.Fatal(err)
-	}
-	for lines := bufio.NewScanner(out); all == nil && lines.Scan(); {
-		if text, ok := strings.CutPrefix(lines.Text(), "pids "); ok {
-			all = pids(t, text)
-		}
-	}
-	owner.Process.Kill()
-	owner.Wait()
-	return all
 }
 
 // TestRecycledNumberIsLetAlone has a record name a process that is not the one
@@ -283,7 +358,7 @@ func TestRecycledNumberIsLetAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	openAt(t, dir, "node")
-	if !alive(other.Process.Pid) {
+	if !alive(t, process{other.Process.Pid, 0, 0, "sleep 1000"}) {
 		t.Error("a process of another was killed")
 	}
 }
@@ -401,28 +476,30 @@ func TestInstanceIDsAreUnique(t *testing.T) {
 
 func TestBuildKillsWhatItLeaves(t *testing.T) {
 	t.Parallel()
-	require.Command(t, "ps")
-	box := open(t, "node")
+	dir := t.TempDir()
+	box := openTier(t, dir, "full", "node")
 	spec := function(t, box, "")
 	var logs bytes.Buffer
 	r, err := box.Build(t.Context(), sandbox.BuildSpec{
-		Runtime: spec.Runtime, Dir: spec.Dir, Entrypoint: "index.js", Commands: "sleep 1000 & echo $!; pwd; echo $HOME; node --version",
+		Runtime: spec.Runtime, Dir: spec.Dir, Entrypoint: "index.js", Commands: "sleep 1000.5 & pwd; echo $HOME; node --version",
 	}, &logs)
 	if err != nil || r.Failure != "" {
 		t.Fatalf("%v, %+v, %s", err, r, logs.String())
 	}
 	lines := strings.Fields(logs.String())
-	for _, pid := range pids(t, lines[0]) {
-		dies(t, pid)
+	for _, p := range processes(t) {
+		if p.args == "sleep 1000.5" {
+			dies(t, p)
+		}
 	}
-	if _, err := os.Stat(lines[2]); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("home %s is left: %v", lines[2], err)
+	if left, err := os.ReadDir(filepath.Join(dir, "run")); err != nil || len(left) > 0 || lines[1] != "/home" {
+		t.Errorf("home %s; left %v, %v", lines[1], left, err)
 	}
 }
 
 func TestCapabilitiesNameWhatIsMissing(t *testing.T) {
 	t.Parallel()
-	box, err := procbox.New(procbox.Config{Dir: t.TempDir(), Path: t.TempDir()})
+	box, err := procbox.New(procbox.Config{Dir: t.TempDir(), Path: t.TempDir(), Isolation: "none"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,11 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/fnkit/fnkit/sandbox"
+	"github.com/fnkit/fnkit/sandbox/procbox/confine"
 	"github.com/fnkit/fnkit/sandbox/procbox/harness"
 )
 
@@ -47,65 +51,118 @@ func (b *Box) build(ctx context.Context, t tool, spec sandbox.BuildSpec, logs io
 		return "", err
 	}
 	defer func() { err = errors.Join(err, b.state.release(scratch)) }()
+	root := b.at(spec.Dir, codeDir)
 	env := b.baseEnv(t, scratch)
 	if t.lang.env != nil {
-		env = overlay(env, t.lang.env(spec.Dir))
+		env = overlay(env, t.lang.env(root))
 	}
-	w := workshop{b, scratch, overlay(env, spec.Env), logs}
+	w := workshop{b, t, spec, scratch, overlay(env, spec.Env), logs, nil}
 	if spec.Commands != "" {
-		failure, err = w.run(ctx, harness.Command{Dir: spec.Dir, Args: []string{"sh", "-c", spec.Commands}})
+		failure, err = w.run(ctx, harness.Command{Dir: root, Args: []string{"sh", "-c", spec.Commands}})
 	}
 	if failure != "" || err != nil || t.lang.build == nil {
 		return failure, err
 	}
-	work, err := os.MkdirTemp(scratch, "work-")
-	if err != nil {
+	return w.compile(ctx, root)
+}
+
+// compile runs a language's own build step. What the function's owner says in
+// variables reaches it only where it cannot make the compiler run something.
+func (w workshop) compile(ctx context.Context, root string) (failure string, err error) {
+	work := filepath.Join(w.scratch, "work")
+	if err := os.Mkdir(work, 0o700); err != nil {
 		return "", err
 	}
-	return t.lang.build(ctx, harness.Build{
-		Dir: spec.Dir, Entrypoint: spec.Entrypoint, Scratch: work, Tool: t.path, Run: w.run,
-	})
+	w.env = w.box.baseEnv(w.tool, w.scratch)
+	for _, name := range w.tool.lang.settings {
+		if value, ok := w.spec.Env[name]; ok {
+			w.env[name] = value
+		}
+	}
+	b := harness.Build{
+		Dir: w.spec.Dir, Root: root, Entrypoint: w.spec.Entrypoint, Scratch: work, Work: w.box.at(work, workDir), Tool: w.tool.path, Run: w.run,
+	}
+	w.binds = []confine.Bind{{Source: work, Target: workDir, Writable: true, Owned: true}}
+	if w.box.confines() {
+		if err := os.MkdirAll(w.box.cfg.GoCache, 0o700); err != nil {
+			return "", err
+		}
+		b.Cache = w.box.at(w.box.cfg.GoCache, cacheDir)
+		w.binds = append(w.binds, confine.Bind{Source: w.box.cfg.GoCache, Target: cacheDir, Writable: true, Owned: true})
+	}
+	b.Run = w.run
+	return w.tool.lang.build(ctx, b)
 }
 
 // workshop runs the commands of one build.
 type workshop struct {
 	box     *Box
+	tool    tool
+	spec    sandbox.BuildSpec
 	scratch string
 	env     map[string]string
 	logs    io.Writer
+	binds   []confine.Bind // beside the code
 }
 
-// run runs one command in a process group of its own, which is killed when the
-// command or ctx ends.
+// run runs one command. When it or ctx ends, all that it started is killed.
 func (w workshop) run(ctx context.Context, c harness.Command) (failure string, err error) {
-	path, err := lookPath(c.Args[0], w.env["PATH"])
+	p, err := w.plan(c)
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.CommandContext(ctx, path, c.Args[1:]...)
-	cmd.Dir, cmd.Env = c.Dir, append(list(w.env), c.Env...)
-	cmd.Stdout, cmd.Stderr = w.logs, w.logs
-	cmd.SysProcAttr, cmd.WaitDelay, cmd.ExtraFiles = ownGroup(), buildGrace, onlyThird(nil)
-	cmd.Cancel = func() error { killGroup(cmd.Process.Pid); return nil }
-	if err := cmd.Start(); err != nil {
+	cmd := exec.CommandContext(ctx, p.Args[0])
+	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = w.logs, w.logs, buildGrace
+	j, err := w.box.job(cmd, p)
+	if err != nil {
 		return "", err
+	}
+	cmd.Cancel = func() error { j.kill(); return nil }
+	if err := j.start(); err != nil {
+		return "", errors.Join(err, j.close())
 	}
 	err = w.box.state.use(w.scratch, cmd.Process.Pid)
 	if err != nil {
-		killGroup(cmd.Process.Pid)
+		j.kill()
 	}
-	werr := cmd.Wait()
-	killGroup(cmd.Process.Pid)
+	werr := j.wait()
+	why, over := j.failure(), j.outOfMemory()
+	err = errors.Join(err, j.close())
 	var exit *exec.ExitError
 	switch {
 	case err != nil:
 		return "", err
 	case ctx.Err() != nil:
 		return "", ctx.Err()
+	case why != "":
+		return "", errors.New("it could not be shut in: " + why)
+	case over && werr != nil:
+		return overMemory(w.spec.Memory), nil
 	case errors.As(werr, &exit):
 		return exit.Error(), nil
 	case errors.Is(werr, exec.ErrWaitDelay):
 		return "", nil // what it left running held its output open
 	}
 	return "", werr
+}
+
+// plan says what a command runs and sees.
+func (w workshop) plan(c harness.Command) (confine.Plan, error) {
+	env := maps.Clone(w.env)
+	for _, kv := range c.Env {
+		k, v, _ := strings.Cut(kv, "=")
+		env[k] = v
+	}
+	path, err := lookPath(c.Args[0], env["PATH"])
+	if err != nil {
+		return confine.Plan{}, err
+	}
+	if c.Args[0] == "sh" && w.box.confines() {
+		path = "/bin/sh"
+	}
+	return confine.Plan{
+		Args: append([]string{path}, c.Args[1:]...), Env: list(env), Dir: c.Dir, Temp: w.scratch,
+		Binds:   append(append(w.tool.shown(), confine.Bind{Source: w.spec.Dir, Target: codeDir, Writable: true, Owned: true}), w.binds...),
+		Network: w.box.cfg.BuildNetwork == "host", Build: true, Memory: w.spec.Memory, CPUs: w.spec.CPUs,
+	}, nil
 }

@@ -2,7 +2,6 @@ package procbox_test
 
 import (
 	"bytes"
-	"cmp"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -46,18 +45,13 @@ type deployed struct {
 // deploy builds the source and starts an instance of it.
 func deploy(t *testing.T, key, entrypoint, commands string, files source) deployed {
 	t.Helper()
+	return deployTo(t, open(t, key), key, entrypoint, commands, files)
+}
+
+// deployTo builds the source and starts an instance of it in a Box.
+func deployTo(t *testing.T, box *procbox.Box, key, entrypoint, commands string, files source) deployed {
+	t.Helper()
 	dir := t.TempDir()
-	box, err := procbox.New(procbox.Config{
-		Dir: t.TempDir(), Path: cmp.Or(os.Getenv("PATH"), procbox.DefaultPath), Languages: []string{key},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := box.Close(); err != nil {
-			t.Error(err)
-		}
-	})
 	for name, text := range files {
 		file := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {

@@ -8,20 +8,22 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/fnkit/fnkit/internal/frame"
 	"github.com/fnkit/fnkit/sandbox"
+	"github.com/fnkit/fnkit/sandbox/procbox/confine"
 )
 
 // instance is a process that runs a function.
 type instance struct {
 	info    sandbox.Instance
 	lang    *language
-	cmd     *exec.Cmd
+	job     *job
+	env     map[string]string // at its start
+	memory  int64             // its limit
 	conn    *frame.Conn
 	scratch string
 	output  tail
@@ -86,16 +88,12 @@ func (b *Box) within(ctx context.Context) (context.Context, context.CancelFunc) 
 
 // launch starts the process with its harness.
 func (b *Box) launch(t tool, spec sandbox.Spec) (*instance, error) {
-	args, err := b.command(t, spec)
-	if err != nil {
-		return nil, err
-	}
 	scratch, err := b.state.scratch()
 	if err != nil {
 		return nil, err
 	}
 	i := &instance{
-		lang: t.lang, scratch: scratch, dead: make(chan struct{}),
+		lang: t.lang, scratch: scratch, dead: make(chan struct{}), memory: spec.Memory, env: b.baseEnv(t, scratch),
 		info: sandbox.Instance{
 			ID: spec.ID, Project: spec.Project, Function: spec.Function, Deployment: spec.Deployment,
 			Concurrency: spec.Concurrency,
@@ -104,33 +102,51 @@ func (b *Box) launch(t tool, spec sandbox.Spec) (*instance, error) {
 	if i.info.Concurrency <= 0 {
 		i.info.Concurrency = t.runtime.Concurrency
 	}
-	env := b.baseEnv(t, scratch)
 	if t.lang.file == "" {
-		env = overlay(env, spec.Env)
+		i.env = overlay(i.env, spec.Env)
 	}
-	if err := b.run(i, args, env); err != nil {
+	p, err := b.plan(t, spec, i)
+	if err == nil {
+		err = b.run(i, p)
+	}
+	if err != nil {
 		return nil, errors.Join(err, b.state.release(scratch))
 	}
 	return i, nil
 }
 
-func (b *Box) command(t tool, spec sandbox.Spec) ([]string, error) {
+// plan says what an instance runs and sees.
+func (b *Box) plan(t tool, spec sandbox.Spec, i *instance) (confine.Plan, error) {
+	p := confine.Plan{
+		Env: list(i.env), Dir: i.scratch, Memory: spec.Memory, CPUs: spec.CPUs, Network: b.cfg.Network == "host",
+		Binds: append(t.shown(), confine.Bind{Source: spec.Dir, Target: codeDir, Owned: true}),
+	}
+	if b.confines() {
+		p.Dir = i.env["HOME"]
+	}
+	if !b.host.Namespaces() {
+		p.Temp = i.scratch
+	}
 	if t.lang.file == "" {
-		return []string{program(spec.Dir)}, nil
+		p.Args = []string{program(b.at(spec.Dir, codeDir))}
+		return p, nil
 	}
 	file, err := b.state.harness(t.lang.file)
 	if err != nil {
-		return nil, err
+		return p, err
 	}
-	args := append([]string{t.path}, t.lang.argv...)
-	return append(args, file), nil
+	inside := filepath.Join(harnessDir, t.lang.file)
+	p.Binds = append(p.Binds, confine.Bind{Source: file, Target: inside, Owned: true})
+	p.Args = append([]string{t.path}, t.lang.argv...)
+	p.Args = append(p.Args, b.at(file, inside))
+	return p, nil
 }
 
 // baseEnv is what the runtime itself needs.
 func (b *Box) baseEnv(t tool, scratch string) map[string]string {
 	return map[string]string{
 		"PATH": filepath.Dir(t.path) + string(os.PathListSeparator) + b.cfg.Path, "LANG": "C.UTF-8",
-		"HOME": filepath.Join(scratch, "home"), "TMPDIR": filepath.Join(scratch, "tmp"),
+		"HOME": b.at(filepath.Join(scratch, "home"), "/home"), "TMPDIR": b.at(filepath.Join(scratch, "tmp"), "/tmp"),
 	}
 }
 
@@ -150,28 +166,30 @@ func list(env map[string]string) []string {
 }
 
 // run starts the process and the goroutines that watch it.
-func (b *Box) run(i *instance, args []string, env map[string]string) error {
+func (b *Box) run(i *instance, p confine.Plan) error {
 	host, child, err := channel()
 	if err != nil {
 		return err
 	}
 	defer child.Close()
-	i.cmd = &exec.Cmd{
-		Path: args[0], Args: args, Env: list(env), Dir: i.scratch, ExtraFiles: onlyThird(child),
-		Stdout: &i.output, Stderr: &i.output, SysProcAttr: ownGroup(), WaitDelay: exitGrace,
+	p.Channel = child
+	i.job, err = b.job(&exec.Cmd{Stdout: &i.output, Stderr: &i.output, WaitDelay: exitGrace}, p)
+	if err != nil {
+		host.Close()
+		return err
 	}
 	if err := b.admit(i); err != nil {
 		host.Close()
-		return err
+		return errors.Join(err, i.job.close())
 	}
 	if err := i.launch(host); err != nil {
 		host.Close()
 		b.remove(i)
 		close(i.dead)
 		b.active.Done()
-		return err
+		return errors.Join(err, i.job.close())
 	}
-	err = b.state.use(i.scratch, i.cmd.Process.Pid)
+	err = b.state.use(i.scratch, i.job.cmd.Process.Pid)
 	go b.watch(i)
 	go b.watchChannel(i)
 	if err != nil {
@@ -188,7 +206,7 @@ func (i *instance) launch(host *os.File) error {
 	if i.ending {
 		return errClosed
 	}
-	if err := i.cmd.Start(); err != nil {
+	if err := i.job.start(); err != nil {
 		return err
 	}
 	i.conn = frame.New(host)
@@ -201,13 +219,8 @@ func (b *Box) bind(ctx context.Context, i *instance, spec sandbox.Spec) error {
 		return err
 	}
 	i.ready = true
-	env := map[string]string{}
-	for _, kv := range i.cmd.Env {
-		k, v, _ := strings.Cut(kv, "=")
-		env[k] = v
-	}
 	bound, err := i.conn.Bind(ctx, frame.Bind{
-		Root: spec.Dir, Entrypoint: spec.Entrypoint, Env: overlay(env, spec.Env), Workers: i.info.Concurrency,
+		Root: b.at(spec.Dir, codeDir), Entrypoint: spec.Entrypoint, Env: overlay(i.env, spec.Env), Workers: i.info.Concurrency,
 	})
 	if err != nil {
 		return err

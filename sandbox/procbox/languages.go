@@ -22,6 +22,8 @@ type language struct {
 	killsCall bool
 	// build turns the source into a program, after the build commands.
 	build func(ctx context.Context, b harness.Build) (failure string, err error)
+	// settings are the variables of a function that build may see.
+	settings []string
 	// env is added to the environment of build commands in dir.
 	env     func(dir string) map[string]string
 	install string // what to install where it is missing
@@ -63,9 +65,10 @@ var languages = []language{
 	},
 	{
 		key: "go", commands: []string{"go"},
-		probe:   []string{"env", "GOVERSION"},
-		build:   harness.BuildGo,
-		install: "install Go 1.23 or newer (command go)",
+		probe:    []string{"env", "GOVERSION"},
+		build:    harness.BuildGo,
+		settings: harness.GoSettings,
+		install:  "install Go 1.23 or newer (command go)",
 	},
 }
 

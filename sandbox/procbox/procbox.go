@@ -3,8 +3,10 @@
 // the interpreters of the machine itself and carries a harness for each
 // language.
 //
-// It does not shut instances in: they run as the user of the host process and
-// see its files. Use it for code that is trusted. It needs a Unix system.
+// On Linux instances and builds are shut in, as well as the machine allows:
+// package confine says how. What was reached is in the Capabilities. Elsewhere, or
+// if Config.Isolation is "none", they run as the user of the host process and see
+// its files: only for code that is trusted. It needs a Unix system.
 package procbox
 
 import (
@@ -18,6 +20,7 @@ import (
 	"sync"
 
 	"github.com/fnkit/fnkit/sandbox"
+	"github.com/fnkit/fnkit/sandbox/procbox/confine"
 )
 
 // DefaultPath is where interpreters and compilers are looked for by default.
@@ -34,6 +37,26 @@ type Config struct {
 	Path string
 	// Languages limits what is looked for to these keys, such as "node". Default: all.
 	Languages []string
+	// Isolation is the best tier to use: "full", "userns", "restricted" or "none". What
+	// this machine cannot reach is replaced by the next lower; the tier that is used is in
+	// the Capabilities. Default: "full".
+	Isolation string
+	// Network is what functions can reach: "none" or "host", which is all that the host
+	// can reach, its own loopback included. Without isolation it is always "host".
+	// Default: "none".
+	Network string
+	// BuildNetwork is the same for builds. Default: "none".
+	BuildNetwork string
+	// ReadOnly are files and directories of the host, by absolute paths, that functions
+	// and builds see beside the system's and their runtime's.
+	ReadOnly []string
+	// GoCache is the build cache of Go functions. Only the compiler can write to it, never what a
+	// function brings; Boxes may share one. Default: in Dir.
+	GoCache string
+	// Cgroup is a directory of the cgroup file system, version 2, without processes of
+	// its own, below which the Box may make groups to limit memory and CPUs. Default: the host's
+	// own group, if it can be used so, or with the privilege the top.
+	Cgroup string
 	// Logger is told when instances start, end and crash. Default: none.
 	Logger *slog.Logger
 }
@@ -43,6 +66,7 @@ type Box struct {
 	cfg    Config
 	log    *slog.Logger
 	state  *state
+	host   *confine.Host
 	tools  func() []tool
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -64,11 +88,17 @@ func New(cfg Config) (*Box, error) {
 	if cfg.Dir == "" {
 		return nil, errors.New("procbox: Config.Dir is required")
 	}
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
 	dir, err := filepath.Abs(cfg.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("procbox: %w", err)
 	}
 	cfg.Dir = dir
+	if cfg.GoCache == "" {
+		cfg.GoCache = filepath.Join(dir, "cache", "go-build")
+	}
 	if cfg.Path == "" {
 		cfg.Path = DefaultPath
 	}
@@ -79,17 +109,50 @@ func New(cfg Config) (*Box, error) {
 	if err != nil {
 		return nil, fmt.Errorf("procbox: open state directory: %w", err)
 	}
-	b := &Box{cfg: cfg, log: cfg.Logger, state: st, instances: map[string]*instance{}}
+	host, err := confine.Open(context.Background(), confine.Config{
+		Dir: filepath.Join(dir, "confine"), Most: tiers[cfg.Isolation], Cgroup: cfg.Cgroup,
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("procbox: isolation: %w", err), st.close())
+	}
+	b := &Box{cfg: cfg, log: cfg.Logger, state: st, host: host, instances: map[string]*instance{}}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	b.tools = sync.OnceValue(func() []tool { return findTools(b.ctx, cfg) })
 	return b, nil
 }
 
+// tiers are the values of Config.Isolation.
+var tiers = map[string]sandbox.Isolation{
+	"": sandbox.IsolationFull, "full": sandbox.IsolationFull, "userns": sandbox.IsolationUserNS,
+	"restricted": sandbox.IsolationRestricted, "none": sandbox.IsolationNone,
+}
+
+// check finds what can never work.
+func (c Config) check() error {
+	var errs []error
+	if _, ok := tiers[c.Isolation]; !ok {
+		errs = append(errs, fmt.Errorf("procbox: Config.Isolation: %q is none of full, userns, restricted, none", c.Isolation))
+	}
+	for field, value := range map[string]string{"Network": c.Network, "BuildNetwork": c.BuildNetwork} {
+		if !slices.Contains([]string{"", "none", "host"}, value) {
+			errs = append(errs, fmt.Errorf("procbox: Config.%s: %q is neither none nor host", field, value))
+		}
+	}
+	for _, path := range append(slices.Clone(c.ReadOnly), c.GoCache, c.Cgroup) {
+		if path != "" && !filepath.IsAbs(path) {
+			errs = append(errs, fmt.Errorf("procbox: Config: %q is not an absolute path", path))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // Capabilities implements sandbox.Driver.
 func (b *Box) Capabilities(context.Context) (sandbox.Capabilities, error) {
 	c := sandbox.Capabilities{
-		Driver: "procbox", Isolation: sandbox.IsolationNone, Limits: []string{"wall"},
-		Notes: []string{"isolation: instances are plain processes of the host's user; run only trusted code"},
+		Driver: "procbox", Isolation: b.host.Isolation(), Limits: append(b.host.Limits(), "wall"), Notes: b.host.Notes(),
+	}
+	if !b.confines() {
+		c.Notes = append(c.Notes, "isolation: instances are plain processes of the host's user; run only trusted code")
 	}
 	found := map[string]bool{}
 	for _, t := range b.tools() {
@@ -151,7 +214,7 @@ func (b *Box) Close() error {
 	if !first {
 		return nil
 	}
-	return b.state.close()
+	return errors.Join(b.host.Close(), b.state.close())
 }
 
 // enter reserves the Box for a start or a build; leave ends that.

@@ -2,7 +2,12 @@ package procbox_test
 
 import (
 	"cmp"
+	"context"
+	"errors"
 	"os"
+	"os/exec"
+	"strings"
+	"sync"
 	"testing"
 
 	"github.com/fnkit/fnkit/internal/require"
@@ -55,7 +60,22 @@ func open(t testing.TB, languages ...string) *procbox.Box {
 
 func openAt(t testing.TB, dir string, languages ...string) *procbox.Box {
 	t.Helper()
-	box, err := procbox.New(procbox.Config{Dir: dir, Path: cmp.Or(os.Getenv("PATH"), procbox.DefaultPath), Languages: languages})
+	return openBox(t, procbox.Config{Dir: dir, Languages: languages})
+}
+
+// openTier opens a Box of a tier, or skips the test.
+func openTier(t testing.TB, dir, tier string, languages ...string) *procbox.Box {
+	t.Helper()
+	requireTier(t, tier)
+	return openBox(t, procbox.Config{Dir: dir, Languages: languages, Isolation: tier})
+}
+
+// openBox opens a Box with the machine's tools. The cache of the go command is the
+// user's own: what is compiled here is trusted.
+func openBox(t testing.TB, cfg procbox.Config) *procbox.Box {
+	t.Helper()
+	cfg.Path, cfg.GoCache = cmp.Or(os.Getenv("PATH"), procbox.DefaultPath), goCache()
+	box, err := procbox.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,6 +85,50 @@ func openAt(t testing.TB, dir string, languages ...string) *procbox.Box {
 		}
 	})
 	return box
+}
+
+var goCache = sync.OnceValue(func() string {
+	out, _ := exec.Command("go", "env", "GOCACHE").Output()
+	return strings.TrimSpace(string(out))
+})
+
+// confined are the tiers that confine, the best first.
+var confined = []string{"full", "userns", "restricted"}
+
+// reached are the tiers that this machine has, and why it has not the others.
+var reached = sync.OnceValue(func() map[string]string {
+	why := map[string]string{"none": ""}
+	for _, tier := range confined {
+		dir, err := os.MkdirTemp("", "fnkit-tier-")
+		if err == nil {
+			defer os.RemoveAll(dir)
+			why[tier], err = missing(dir, tier)
+		}
+		if err != nil {
+			why[tier] = err.Error()
+		}
+	}
+	return why
+})
+
+func missing(dir, tier string) (why string, err error) {
+	box, err := procbox.New(procbox.Config{Dir: dir, Isolation: tier, Languages: []string{"none"}})
+	if err != nil {
+		return "", err
+	}
+	c, err := box.Capabilities(context.Background())
+	if err == nil && c.Isolation.String() != tier {
+		why = strings.Join(c.Notes, "; ")
+	}
+	return why, errors.Join(err, box.Close())
+}
+
+// requireTier skips the test if the machine does not reach a tier of isolation.
+func requireTier(t testing.TB, tier string) {
+	t.Helper()
+	if why := reached()[tier]; why != "" {
+		require.Missing(t, "isolation", why)
+	}
 }
 
 // runtimeOf returns a language's runtime on this machine, or skips the test.

@@ -35,7 +35,7 @@ func (b *Box) remove(i *instance) {
 	}
 }
 
-// end takes an instance out of service and kills its process group. why says
+// end takes an instance out of service and kills its processes. why says
 // what it did wrong; empty: nothing, it is the Box that ends it. It does not
 // wait. An instance ends once.
 func (b *Box) end(i *instance, why string) {
@@ -46,28 +46,25 @@ func (b *Box) end(i *instance, why string) {
 		return
 	}
 	i.ending, i.crash = true, why
-	if i.cmd.Process != nil {
-		killGroup(i.cmd.Process.Pid)
-	}
+	i.job.kill()
 }
 
 // watch waits for the process, then removes what is left of the instance.
 func (b *Box) watch(i *instance) {
 	defer b.active.Done()
-	err := i.cmd.Wait()
+	err := i.job.wait()
 	i.mu.Lock()
 	i.reaped = true
-	killGroup(i.cmd.Process.Pid) // what it started and left
 	crashed := !i.ending
 	if crashed {
-		i.crash = exitReason(err, i.output.String())
+		i.crash = i.reason(err)
 	}
 	why := i.crash
 	i.mu.Unlock()
 	b.remove(i)
 	i.conn.Close()
-	if err := b.state.release(i.scratch); err != nil {
-		b.log.Warn("remove scratch directory", "instance", i.info.ID, "error", err)
+	if err := errors.Join(i.job.close(), b.state.release(i.scratch)); err != nil {
+		b.log.Warn("remove what is left of an instance", "instance", i.info.ID, "error", err)
 	}
 	if why != "" {
 		b.log.Warn("instance died", "instance", i.info.ID, "function", i.info.Function, "why", why)
@@ -89,6 +86,18 @@ func (b *Box) watchChannel(i *instance) {
 	case <-timer.C:
 		b.end(i, "it closed its channel")
 	}
+}
+
+// reason says how the process ended by itself.
+func (i *instance) reason(err error) string {
+	if why := i.job.failure(); why != "" {
+		return "it could not be shut in: " + why
+	}
+	why := exitReason(err, i.output.String())
+	if i.job.outOfMemory() {
+		why = overMemory(i.memory) + ": " + why
+	}
+	return why
 }
 
 // exitReason says how a process ended, with the end of what it printed.

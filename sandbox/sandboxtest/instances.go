@@ -64,15 +64,22 @@ func (s *suite) instances(t *testing.T) {
 		}
 		starts.Wait()
 	})
+	// What the build notes of its directory still holds when the code runs.
 	s.test(t, "directory", func(t *testing.T) {
-		want, err := filepath.EvalSymlinks(s.dir)
+		dir := s.copy(t)
+		if r, err := s.Driver.Build(t.Context(), s.buildSpec(dir, "pwd -P > where"), newLines()); err != nil || r.Failure != "" {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		want, err := os.ReadFile(filepath.Join(dir, "where"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := s.get(t, s.start(t), "/cwd").text(); got != want {
-			t.Errorf("runs in %s, want %s", got, want)
+		spec := s.spec()
+		spec.Dir = dir
+		if got := s.get(t, s.startSpec(t, spec), "/cwd").text(); got+"\n" != string(want) {
+			t.Errorf("runs in %s, was built in %s", got, want)
 		}
-	}, "cwd")
+	}, "cwd", "commands")
 }
 
 func (s *suite) builds(t *testing.T) {

@@ -54,12 +54,18 @@ import (
 //go:embed *.js *.[pr]*
 var Files embed.FS
 
-// Build is what a language's own build step gets.
+// Build is what a language's own build step gets. The source may be hostile, and
+// with it every name in Dir: a step opens them by [os.Root] alone.
 type Build struct {
 	Dir        string // absolute path of the source; becomes the artefact
+	Root       string // where commands see Dir
 	Entrypoint string // relative to Dir
 	Scratch    string // absolute path of an empty private directory, removed after the build
+	Work       string // where commands see Scratch
 	Tool       string // absolute path of the compiler
+	// Cache is where commands see a directory for what the compiler makes, which no
+	// function can write to. Empty: commands use the host user's own.
+	Cache string
 	// Run runs a command to its end, its output going to the build's log. failure
 	// says how it failed ("exit status 1"), empty if it did not; err is for
 	// commands that could not be run, and for ctx's end.

@@ -5,7 +5,9 @@ import (
 	"context"
 	"embed"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -29,11 +31,16 @@ var goSources embed.FS
 // BuildGo compiles a Go function with the harness into Dir/.fnkit/server. The
 // function is the package handler of the module openruntimes/handler (or
 // whatever its go.mod says), at the root or, if no Go files are there, in the
-// entrypoint's directory; without a go.mod it gets one. The host user's own
-// caches and settings of the go command are used, so that a build downloads
-// and compiles only what is new.
+// entrypoint's directory; without a go.mod it gets one. Without a cache of the
+// build's own, the host user's caches and settings of the go command are used, so
+// that a build downloads and compiles only what is new.
 func BuildGo(ctx context.Context, b Build) (failure string, err error) {
-	dir, failure := goDirectory(b)
+	source, err := os.OpenRoot(b.Dir)
+	if err != nil {
+		return "", err
+	}
+	defer source.Close()
+	dir, failure := goDirectory(source, b.Entrypoint)
 	if failure != "" {
 		return failure, nil
 	}
@@ -41,29 +48,28 @@ func BuildGo(ctx context.Context, b Build) (failure string, err error) {
 	if err != nil {
 		return "", err
 	}
-	if err := writeGoModules(b, dir); err != nil {
-		return "", err
+	if failure, err = writeGoModules(b, source, dir); failure != "" || err != nil {
+		return failure, err
 	}
-	out := filepath.Join(b.Dir, ".fnkit", "server")
-	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
-		return "", err
+	if err := source.MkdirAll(".fnkit", 0o755); err != nil {
+		return "the folder .fnkit cannot be made", nil
 	}
 	return b.Run(ctx, Command{
-		Dir: b.Scratch, Env: env,
-		Args: []string{b.Tool, "build", "-mod=mod", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", out, "."},
+		Dir: b.Work, Env: env,
+		Args: []string{b.Tool, "build", "-mod=mod", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", path.Join(b.Root, ".fnkit", "server"), "."},
 	})
 }
 
 // goDirectory returns the directory of the function's package, with slashes.
-func goDirectory(b Build) (dir, failure string) {
-	entry := path.Clean(filepath.ToSlash(b.Entrypoint))
+func goDirectory(source *os.Root, entrypoint string) (dir, failure string) {
+	entry := path.Clean(filepath.ToSlash(entrypoint))
 	if !filepath.IsLocal(filepath.FromSlash(entry)) || path.Ext(entry) != ".go" {
-		return "", fmt.Sprintf("the entrypoint %q is not a Go file of the deployment", b.Entrypoint)
+		return "", fmt.Sprintf("the entrypoint %q is not a Go file of the deployment", entrypoint)
 	}
-	if info, err := os.Stat(filepath.Join(b.Dir, filepath.FromSlash(entry))); err != nil || info.IsDir() {
-		return "", fmt.Sprintf("the entrypoint %q does not exist", b.Entrypoint)
+	if info, err := source.Stat(filepath.FromSlash(entry)); err != nil || info.IsDir() {
+		return "", fmt.Sprintf("the entrypoint %q does not exist", entrypoint)
 	}
-	files, _ := filepath.Glob(filepath.Join(b.Dir, "*.go"))
+	files, _ := fs.Glob(source.FS(), "*.go")
 	if slices.ContainsFunc(files, func(f string) bool { return !strings.HasSuffix(f, "_test.go") }) {
 		return ".", ""
 	}
@@ -72,50 +78,79 @@ func goDirectory(b Build) (dir, failure string) {
 
 // writeGoModules writes the main module, which links the function with the
 // harness, the shared module, and a go.mod for a function that has none.
-func writeGoModules(b Build, dir string) error {
-	own, err := ownGoModule(b.Dir)
-	if err != nil {
-		return err
+func writeGoModules(b Build, source *os.Root, dir string) (failure string, err error) {
+	own, failure := ownGoModule(source)
+	if failure != "" {
+		return failure, nil
 	}
 	module := "openruntimes/handler"
 	if m := moduleDirective.FindSubmatch(own); m != nil {
 		module = string(m[1])
 	}
 	mod := fmt.Sprintf("module fnkit/server\n\ngo %s\n\nrequire (\n\t%s v0.0.0\n\t%s %s\n)\n\nreplace %s => %q\n\nreplace %s => ./types-for-go\n",
-		goVersion(own), module, typesForGo, typesForGoVersion, module, filepath.ToSlash(b.Dir), typesForGo)
+		goVersion(own), module, typesForGo, typesForGoVersion, module, filepath.ToSlash(b.Root), typesForGo)
 	files := map[string][]byte{
 		"go.mod":              []byte(mod),
 		"types-for-go/go.mod": []byte("module " + typesForGo + "\n\ngo " + leastGo + "\n"),
 	}
-	if sum, err := os.ReadFile(filepath.Join(b.Dir, "go.sum")); err == nil {
+	sum, err := readSource(source, "go.sum")
+	if err == nil {
 		files["go.sum"] = sum
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return "go.sum cannot be read: " + err.Error(), nil
 	}
 	for from, to := range map[string]string{"golang": ".", "types-for-go": "types-for-go/openruntimes"} {
 		names, err := fs.Glob(goSources, from+"/*.txt")
 		if err != nil {
-			return err
+			return "", err
 		}
 		for _, name := range names {
 			text, err := goSources.ReadFile(name)
 			if err != nil {
-				return err
+				return "", err
 			}
 			imported := strconv.Quote(path.Join(module, dir))
 			files[path.Join(to, strings.TrimSuffix(path.Base(name), ".txt"))] = bytes.Replace(text, []byte(`"openruntimes/handler"`), []byte(imported), 1)
 		}
 	}
-	return writeAll(b.Scratch, files)
+	return "", writeAll(b.Scratch, files)
 }
 
 // ownGoModule returns the function's go.mod, which is written if it is missing.
-func ownGoModule(dir string) ([]byte, error) {
-	file := filepath.Join(dir, "go.mod")
-	text, err := os.ReadFile(file)
-	if os.IsNotExist(err) {
+func ownGoModule(source *os.Root) (text []byte, failure string) {
+	text, err := readSource(source, "go.mod")
+	if errors.Is(err, fs.ErrNotExist) {
 		text = fmt.Appendf(nil, "module openruntimes/handler\n\ngo %s\n\nrequire %s %s\n", leastGo, typesForGo, typesForGoVersion)
-		err = os.WriteFile(file, text, 0o644)
+		var f *os.File
+		if f, err = source.OpenFile("go.mod", os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644); err == nil {
+			_, err = f.Write(text)
+			err = errors.Join(err, f.Close())
+		}
 	}
-	return text, err
+	if err != nil {
+		return nil, "go.mod cannot be used: " + err.Error()
+	}
+	return text, ""
+}
+
+// maxSource is how large a file may be that a build step reads itself.
+const maxSource = 16 << 20
+
+// readSource reads a file of the source. It may be anything.
+func readSource(source *os.Root, name string) ([]byte, error) {
+	info, err := source.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxSource {
+		return nil, errors.New("it is not a file, or too large")
+	}
+	f, err := source.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxSource))
 }
 
 func writeAll(dir string, files map[string][]byte) error {
@@ -155,20 +190,35 @@ func olderGo(a, b string) bool {
 	return a1 < b1 || a1 == b1 && a2 < b2
 }
 
-// goSettings are where the go command gets modules from and keeps what it made.
-var goSettings = []string{
-	"GOCACHE", "GOMODCACHE", "GOPROXY", "GOSUMDB", "GOPRIVATE", "GONOPROXY", "GONOSUMDB", "GOINSECURE", "GOVCS", "GOAUTH",
+// GoSettings are the variables of a function that the go command may see: where
+// modules come from, and what is made of them. None makes it run a program.
+var GoSettings = []string{
+	"GOPROXY", "GOSUMDB", "GOPRIVATE", "GONOPROXY", "GONOSUMDB", "GOINSECURE", "GOAMD64", "GOARM64", "GODEBUG", "GOEXPERIMENT",
+	"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
 }
 
+var (
+	// goOrigins are the host's settings of where modules come from.
+	goOrigins = []string{"GOPROXY", "GOSUMDB", "GOPRIVATE", "GONOPROXY", "GONOSUMDB", "GOINSECURE", "GOVCS"}
+	// goOwn are those that lead to files and programs of the host's user.
+	goOwn = []string{"GOCACHE", "GOMODCACHE", "GOAUTH"}
+)
+
 // goEnv is what the go command gets beside the environment of builds: the
-// settings it has where the host runs, as it tells them itself. HOME is the host
-// user's, for the settings of git.
+// settings it has where the host runs, as it tells them itself. Where it has no
+// cache of its own, HOME is the host user's, for the settings of git.
 func goEnv(ctx context.Context, b Build) ([]string, error) {
-	env := []string{"CGO_ENABLED=0", "GOWORK=off", "GOTOOLCHAIN=local", "GOFLAGS=", "GOENV=off", "GOOS=", "GOARCH=", "GOTMPDIR=" + b.Scratch}
-	if u, err := user.Current(); err == nil {
-		env = append(env, "HOME="+u.HomeDir)
+	env := []string{"CGO_ENABLED=0", "GOWORK=off", "GOTOOLCHAIN=local", "GOFLAGS=", "GOENV=off", "GOOS=", "GOARCH=", "GOTMPDIR=" + b.Work}
+	names := goOrigins
+	if b.Cache != "" {
+		env = append(env, "GOCACHE="+b.Cache)
+	} else {
+		names = slices.Concat(goOrigins, goOwn)
+		if u, err := user.Current(); err == nil {
+			env = append(env, "HOME="+u.HomeDir)
+		}
 	}
-	cmd := exec.CommandContext(ctx, b.Tool, append([]string{"env", "-json"}, goSettings...)...)
+	cmd := exec.CommandContext(ctx, b.Tool, append([]string{"env", "-json"}, names...)...)
 	cmd.Dir = b.Scratch
 	out, err := cmd.Output()
 	if err != nil {
@@ -178,7 +228,7 @@ func goEnv(ctx context.Context, b Build) ([]string, error) {
 	if err := json.Unmarshal(out, &settings); err != nil {
 		return nil, fmt.Errorf("settings of the go command: %w", err)
 	}
-	for _, name := range goSettings {
+	for _, name := range names {
 		if value := settings[name]; value != "" {
 			env = append(env, name+"="+value)
 		}

@@ -36,9 +36,9 @@ func buildGo(t *testing.T, entrypoint string, files map[string]string) (dir, fai
 		}
 	}
 	var out bytes.Buffer
-	modules := t.TempDir()
+	modules, scratch := t.TempDir(), t.TempDir()
 	failure, err := harness.BuildGo(t.Context(), harness.Build{
-		Dir: dir, Entrypoint: entrypoint, Scratch: t.TempDir(), Tool: tool,
+		Dir: dir, Root: dir, Entrypoint: entrypoint, Scratch: scratch, Work: scratch, Tool: tool,
 		Run: func(ctx context.Context, c harness.Command) (string, error) {
 			cmd := exec.CommandContext(ctx, c.Args[0], c.Args[1:]...)
 			cmd.Dir, cmd.Stdout, cmd.Stderr = c.Dir, &out, &out

@@ -793,6 +793,7 @@ module FnKit
       bundle = File.join(root, "vendor", "bundle")
       ENV["BUNDLE_PATH"] ||= bundle if File.directory?(bundle)
       require "bundler"
+      Bundler::Definition.no_lock = true if Bundler::Definition.respond_to?(:no_lock=) # the code may be read-only
       Bundler.setup
     end
   end

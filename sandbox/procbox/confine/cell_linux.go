@@ -1,0 +1,201 @@
+//go:build amd64 || arm64
+
+package confine
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/fnkit/fnkit/sandbox"
+	"golang.org/x/sys/unix"
+)
+
+// Cell is where one program is confined.
+type Cell struct {
+	host    *Host
+	cmd     *exec.Cmd
+	control *os.File // when it closes, init ends all
+	theirs  []*os.File
+	group   *group
+	uid     int
+	over    sync.Once
+}
+
+// Users of programs come from a range that no distribution gives to anybody.
+const firstUID, lastUID = 0x70000000, 0x7ffdfffe
+
+// innerUID is what a program's user is called in a user namespace.
+const innerUID = 1000
+
+// Confine makes a cell for the command, which runs the plan's program instead of
+// one of its own. Output and WaitDelay are the caller's to set, Start and Close to
+// call.
+func (h *Host) Confine(cmd *exec.Cmd, p Plan) (_ *Cell, err error) {
+	c := &Cell{host: h, cmd: cmd}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.Close())
+		}
+	}()
+	if h.groups != nil {
+		if c.group, err = h.groups.make(p); err != nil {
+			return nil, err
+		}
+	}
+	o := h.orders(p, c)
+	config, err := o.file()
+	if err != nil {
+		return nil, err
+	}
+	c.theirs = append(c.theirs, config)
+	host, child, err := controlPair()
+	if err != nil {
+		return nil, err
+	}
+	c.control, c.theirs = host, append(c.theirs, child)
+	cmd.Path, cmd.Args, cmd.Env, cmd.Err = fmt.Sprintf("/proc/self/fd/%d", h.image.Fd()), []string{"fnkit-init"}, []string{}, nil
+	cmd.Dir, cmd.SysProcAttr = "", &syscall.SysProcAttr{Setpgid: true}
+	cmd.ExtraFiles = append([]*os.File{p.Channel, child, config}, c.group.files()...)
+	return c, nil
+}
+
+// orders are what init does for a plan.
+func (h *Host) orders(p Plan, c *Cell) orders {
+	o := orders{
+		filter:  h.filter(filterFor{namespaces: h.Namespaces(), network: p.Network, metadata: p.Build}),
+		network: p.Network, born: c.group.unified(), groups: c.group.listed(),
+		hostname: "fn", root: h.root, directory: p.Dir, limits: h.limits(p), rules: h.rules(p), args: p.Args, env: p.Env,
+	}
+	if !h.Namespaces() {
+		return o
+	}
+	o.namespaces = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
+	if !p.Network {
+		o.namespaces |= unix.CLONE_NEWNET
+	}
+	if h.tier == sandbox.IsolationFull {
+		c.uid = h.takeUID()
+		o.uid, o.gid = c.uid, c.uid
+	} else {
+		o.namespaces |= unix.CLONE_NEWUSER
+		o.uid, o.gid = innerUID, innerUID
+	}
+	o.mounts = h.mounts(p, o.uid, o.gid)
+	return o
+}
+
+// limits are those that the kernel keeps for each process or user.
+func (h *Host) limits(p Plan) []limit {
+	all := []limit{{unix.RLIMIT_CORE, 0}}
+	add := func(resource int, value int64) {
+		if value > 0 {
+			all = append(all, limit{resource, value})
+		}
+	}
+	add(unix.RLIMIT_FSIZE, p.FileSize)
+	add(unix.RLIMIT_NOFILE, int64(p.Files))
+	if h.ownUser() {
+		add(unix.RLIMIT_NPROC, int64(p.Processes))
+	}
+	if p.Memory > 0 && (h.groups == nil || !h.groups.has("memory")) {
+		add(unix.RLIMIT_DATA, p.Memory+dataSlack)
+	}
+	return all
+}
+
+// dataSlack is what a process may reserve beyond its memory limit where only
+// reservations can be limited: stacks of threads count whole.
+const dataSlack = 256 << 20
+
+func (h *Host) filter(f filterFor) []unix.SockFilter {
+	if have, ok := h.filters.Load(f); ok {
+		return have.([]unix.SockFilter)
+	}
+	made, _ := h.filters.LoadOrStore(f, f.compile())
+	return made.([]unix.SockFilter)
+}
+
+// takeUID draws a user that no other program of the Host runs as. Those of other
+// Hosts are unlikely to meet it, and have namespaces of their own.
+func (h *Host) takeUID() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for {
+		if uid := firstUID + rand.IntN(lastUID-firstUID+1); !h.uids[uid] {
+			h.uids[uid] = true
+			return uid
+		}
+	}
+}
+
+func controlPair() (host, child *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	return os.NewFile(uintptr(fds[0]), "control"), os.NewFile(uintptr(fds[1]), "control"), nil
+}
+
+// Start starts the program. That it could be shut in is not known yet when it
+// returns: see Failure.
+func (c *Cell) Start() error {
+	err := c.cmd.Start()
+	c.closeTheirs()
+	return err
+}
+
+func (c *Cell) closeTheirs() {
+	for _, f := range c.theirs {
+		f.Close()
+	}
+	c.theirs = nil
+}
+
+// Kill has init end everything in the cell. It does not wait: the command's Wait
+// returns when nothing is left.
+func (c *Cell) Kill() {
+	c.over.Do(func() {
+		c.group.unleash()
+		unix.Shutdown(int(c.control.Fd()), unix.SHUT_WR)
+	})
+}
+
+// Failure says, once the command has ended, why the program was not started; it
+// is empty if it was.
+func (c *Cell) Failure() string {
+	line := make([]byte, 512)
+	n, _, err := unix.Recvfrom(int(c.control.Fd()), line, unix.MSG_DONTWAIT)
+	if err != nil || n <= 0 {
+		return ""
+	}
+	number, what, _ := strings.Cut(string(line[:n]), " ")
+	if errno, err := strconv.Atoi(number); err == nil {
+		return what + ": " + syscall.Errno(errno).Error()
+	}
+	return what
+}
+
+// OutOfMemory reports whether the kernel killed a process of the cell because
+// all of them together used too much memory.
+func (c *Cell) OutOfMemory() bool { return c.group.outOfMemory() }
+
+// Close removes what is left of the cell. The command must have ended, or never
+// been started.
+func (c *Cell) Close() error {
+	c.closeTheirs()
+	if c.control != nil {
+		c.control.Close()
+	}
+	err := c.group.remove()
+	c.host.mu.Lock()
+	delete(c.host.uids, c.uid)
+	c.host.mu.Unlock()
+	return err
+}

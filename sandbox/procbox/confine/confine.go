@@ -1,0 +1,77 @@
+// Package confine shuts processes in: it starts a program behind as many walls
+// as the machine has. The work in the child is done by a small static program,
+// init, which is written in C (folder init), carried as a binary and started
+// from sealed memory: the host needs no hook and no file for it.
+//
+// # What a confined program has
+//
+// At [sandbox.IsolationFull] and [sandbox.IsolationUserNS]: namespaces of its own
+// for mounts, processes, IPC, host name, resource groups, and, unless it may use
+// the host's network, for that; a read-only file tree of the system's programs, a
+// few files of /etc, and what the [Plan] shows; a private /tmp, /home and /dev/shm in
+// memory, bounded; no capabilities, no way to get any; Landlock where the kernel
+// has it; an allow-list of system calls; limits. With Full, a user of its own as
+// well. Process 1 is init: when the program ends, or the host does, the kernel
+// ends all that it started.
+//
+// At [sandbox.IsolationRestricted]: the same capabilities, Landlock, system calls and
+// limits, with Landlock as the only wall around files, as the host's own user.
+//
+// # Network
+//
+// A program has either none, or the host's: then it reaches what the host
+// reaches, the host's own loopback included. Sockets of other families than
+// UNIX and IP cannot be made.
+package confine
+
+import (
+	"os"
+
+	"github.com/fnkit/fnkit/sandbox"
+)
+
+// Config is what a [Host] is made with.
+type Config struct {
+	// Dir is a directory of the Host's own. It is kept between Hosts, so that the next
+	// removes what one that died has left.
+	Dir string
+	// Most is the best isolation to try.
+	Most sandbox.Isolation
+	// Cgroup is a directory of the cgroup file system, version 2, below which groups may
+	// be made: it has no processes itself. Empty: the host's own group or, with the
+	// privilege, the top.
+	Cgroup string
+}
+
+// Plan is what one program gets.
+type Plan struct {
+	Args []string // an absolute path in the program's file tree, and arguments
+	Env  []string // "K=V", all of it
+	Dir  string   // where it starts, in its file tree
+
+	Binds []Bind
+	// Temp is a directory of the host with "tmp" and "home" in it, for /tmp and
+	// /home. Empty: memory, of TempSize bytes. At IsolationRestricted it is needed.
+	Temp     string
+	TempSize int64
+
+	Channel *os.File // descriptor 3; nil: none
+	Network bool     // the host's
+	Build   bool     // it may change the metadata of files, at any tier
+
+	Memory    int64   // bytes; 0: unlimited
+	CPUs      float64 // 0: unlimited
+	Processes int     // and threads; 0: unlimited
+	FileSize  int64   // bytes of one file; 0: unlimited
+	Files     int     // open at once; 0: the host's limit
+}
+
+// Bind shows a file or directory of the host.
+type Bind struct {
+	Source   string // absolute, on the host
+	Target   string // absolute, in the program's file tree. At IsolationRestricted it is Source.
+	Writable bool
+	// Owned makes files of the host's user appear as the program's, and files that
+	// it writes belong to the host's user. Mounts below Source are not shown.
+	Owned bool
+}
