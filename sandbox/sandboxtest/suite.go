@@ -134,14 +134,14 @@ func newID(kind string) string { return kind + "-" + strconv.FormatInt(serial.Ad
 func (s *suite) buildSpec(dir, commands string) sandbox.BuildSpec {
 	return sandbox.BuildSpec{
 		ID: newID("build"), Runtime: s.Runtime, Dir: dir, Entrypoint: s.Entrypoint, Commands: commands,
-		Env: environment, CPUs: 1, Memory: 512 << 20,
+		Env: environment, CPUs: 2, Memory: 512 << 20,
 	}
 }
 
 func (s *suite) spec() sandbox.Spec {
 	return sandbox.Spec{
 		ID: newID("instance"), Project: "shop", Function: "fixture", Deployment: "d1", Runtime: s.Runtime,
-		Dir: s.dir, Entrypoint: s.Entrypoint, Env: environment, CPUs: 1, Memory: 512 << 20,
+		Dir: s.dir, Entrypoint: s.Entrypoint, Env: environment, CPUs: 2, Memory: 512 << 20,
 	}
 }
 

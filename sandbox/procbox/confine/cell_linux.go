@@ -73,6 +73,12 @@ func (h *Host) orders(p Plan, c *Cell) orders {
 		network: p.Network, born: c.group.unified(), groups: c.group.listed(),
 		hostname: "fn", root: h.root, directory: p.Dir, limits: h.limits(p), rules: h.rules(p), args: p.Args, env: p.Env,
 	}
+	if h.without.filter {
+		o.filter = nil
+	}
+	if h.without.landlock {
+		o.rules = nil
+	}
 	if !h.Namespaces() {
 		return o
 	}

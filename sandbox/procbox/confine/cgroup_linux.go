@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -189,9 +190,23 @@ func (h hierarchy) open() error {
 		return err
 	}
 	if h.unified {
-		return h.handDown(h.dir)
+		if err := h.handDown(h.dir); err != nil {
+			return err
+		}
 	}
-	return nil
+	return h.weigh(float64(runtime.NumCPU()))
+}
+
+// weigh gives a directory's processes together the weight that as many ordinary
+// processes would have. Without, all programs together would weigh as much as one.
+func (h hierarchy) weigh(cpus float64) error {
+	if !slices.Contains(h.controllers, "cpu") {
+		return nil
+	}
+	if h.unified {
+		return os.WriteFile(filepath.Join(h.dir, "cpu.weight"), []byte(strconv.Itoa(min(10000, max(1, int(cpus*100))))), 0)
+	}
+	return os.WriteFile(filepath.Join(h.dir, "cpu.shares"), []byte(strconv.Itoa(min(262144, max(2, int(cpus*1024))))), 0)
 }
 
 func (h hierarchy) handDown(dir string) error {
@@ -308,6 +323,9 @@ func (h hierarchy) limit(p Plan) error {
 		errs = append(errs, set("memory", "memory.max", memory, false), set("memory", "memory.swap.max", "0", true), set("memory", "memory.oom.group", "1", true))
 	} else if p.Memory > 0 {
 		errs = append(errs, set("memory", "memory.limit_in_bytes", memory, false), set("memory", "memory.memsw.limit_in_bytes", memory, true))
+	}
+	if p.CPUs > 0 {
+		errs = append(errs, h.weigh(p.CPUs))
 	}
 	if p.CPUs > 0 && h.unified {
 		errs = append(errs, set("cpu", "cpu.max", quota+" "+strconv.Itoa(cpuPeriod), false))

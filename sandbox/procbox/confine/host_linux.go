@@ -29,10 +29,14 @@ type Host struct {
 	groups   *groups // nil: none can be made
 	notes    []string
 	filters  sync.Map // filterFor → []unix.SockFilter
+	without  walls    // to try the others alone
 
 	mu   sync.Mutex
 	uids map[int]bool // of programs that run
 }
+
+// walls are those that hide each other's faults.
+type walls struct{ filter, landlock bool }
 
 // probeTimeout is how long a trial may take.
 const probeTimeout = 10 * time.Second
