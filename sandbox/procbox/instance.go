@@ -40,7 +40,7 @@ type instance struct {
 
 // exitGrace is how long a process that closed its channel has to exit before it
 // is killed, so that its exit status can be told.
-const exitGrace = 100 * time.Millisecond
+const exitGrace = 500 * time.Millisecond
 
 // Start implements sandbox.Driver.
 func (b *Box) Start(ctx context.Context, spec sandbox.Spec) (sandbox.Instance, error) {

@@ -107,14 +107,22 @@ func (h *Host) limits(p Plan) []limit {
 	}
 	add(unix.RLIMIT_FSIZE, p.FileSize)
 	add(unix.RLIMIT_NOFILE, int64(p.Files))
-	if h.ownUser() {
+	switch {
+	case h.ownUser():
 		add(unix.RLIMIT_NPROC, int64(p.Processes))
+	case p.Processes > 0:
+		add(unix.RLIMIT_NPROC, sharedProcesses)
 	}
 	if p.Memory > 0 && (h.groups == nil || !h.groups.has("memory")) {
 		add(unix.RLIMIT_DATA, p.Memory+dataSlack)
 	}
 	return all
 }
+
+// sharedProcesses is how many processes and threads the host's user may have,
+// those of the host included, for a program of the same user to start another. It
+// is all there is against fork bombs where programs are not counted apart.
+const sharedProcesses = 4096
 
 // dataSlack is what a process may reserve beyond its memory limit where only
 // reservations can be limited: stacks of threads count whole.
