@@ -16,11 +16,13 @@ import (
 	"github.com/fnkit/fnkit/sandbox/sandboxtest"
 )
 
-// fixtures are the functions of testdata, one for each language.
-var fixtures = []struct {
+type fixture struct {
 	key, entrypoint string
 	lacks           []string
-}{
+}
+
+// fixtures are the functions of testdata, one for each language.
+var fixtures = []fixture{
 	{"node", "index.js", nil},
 	{"python", "main.py", nil},
 	{"php", "index.php", []string{"closed"}},
@@ -28,17 +30,29 @@ var fixtures = []struct {
 	{"go", "main.go", []string{"load", "native", "cookies", "body-json-charset", "body-json-bad", "stream", "breaks", "endless", "closed"}},
 }
 
+// TestDriver runs the suite at the best tier in all languages, and at each other in
+// one; TestTiers tries the rest.
 func TestDriver(t *testing.T) {
 	t.Parallel()
-	box := open(t)
 	for _, f := range fixtures {
 		t.Run(f.key, func(t *testing.T) {
 			t.Parallel()
-			sandboxtest.Run(t, sandboxtest.Target{
-				Driver: box, Runtime: runtimeOf(t, box, f.key), Source: "testdata/" + f.key, Entrypoint: f.entrypoint, Lacks: f.lacks,
-			})
+			suite(t, open(t, f.key), f)
 		})
 	}
+	for _, tier := range []string{"userns", "restricted", "none"} {
+		t.Run(tier, func(t *testing.T) {
+			t.Parallel()
+			suite(t, openTier(t, t.TempDir(), tier, "python"), fixtures[1])
+		})
+	}
+}
+
+func suite(t *testing.T, box *procbox.Box, f fixture) {
+	t.Helper()
+	sandboxtest.Run(t, sandboxtest.Target{
+		Driver: box, Runtime: runtimeOf(t, box, f.key), Source: "testdata/" + f.key, Entrypoint: f.entrypoint, Lacks: f.lacks,
+	})
 }
 
 func BenchmarkInvoke(b *testing.B) {

@@ -24,8 +24,15 @@ type Cell struct {
 	control *os.File // when it closes, init ends all
 	theirs  []*os.File
 	group   *group
-	uid     int
+	user    *identity
+	failure string
 	over    sync.Once
+}
+
+// identity is a user that programs of the Host run as, one after the other.
+type identity struct {
+	uid    int
+	owners *os.File // the user namespace that maps the host's user to this one; nil: not made yet
 }
 
 // Users of programs come from a range that no distribution gives to anybody.
@@ -62,7 +69,11 @@ func (h *Host) Confine(cmd *exec.Cmd, p Plan) (_ *Cell, err error) {
 	c.control, c.theirs = host, append(c.theirs, child)
 	cmd.Path, cmd.Args, cmd.Env, cmd.Err = fmt.Sprintf("/proc/self/fd/%d", h.image.Fd()), []string{"fnkit-init"}, []string{}, nil
 	cmd.Dir, cmd.SysProcAttr = "", &syscall.SysProcAttr{Setpgid: true}
-	cmd.ExtraFiles = append([]*os.File{p.Channel, child, config}, c.group.files()...)
+	cmd.ExtraFiles = []*os.File{p.Channel, child, config}
+	if o.owners {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, c.user.owners)
+	}
+	cmd.ExtraFiles = append(cmd.ExtraFiles, c.group.files()...)
 	return c, nil
 }
 
@@ -87,8 +98,8 @@ func (h *Host) orders(p Plan, c *Cell) orders {
 		o.namespaces |= unix.CLONE_NEWNET
 	}
 	if h.tier == sandbox.IsolationFull {
-		c.uid = h.takeUID()
-		o.uid, o.gid = c.uid, c.uid
+		c.user = h.takeIdentity()
+		o.uid, o.gid, o.owners = c.user.uid, c.user.uid, c.user.owners != nil
 	} else {
 		o.namespaces |= unix.CLONE_NEWUSER
 		o.uid, o.gid = innerUID, innerUID
@@ -136,16 +147,37 @@ func (h *Host) filter(f filterFor) []unix.SockFilter {
 	return made.([]unix.SockFilter)
 }
 
-// takeUID draws a user that no other program of the Host runs as. Those of other
+// takeIdentity returns a user that no program of the Host runs as. Those of other
 // Hosts are unlikely to meet it, and have namespaces of their own.
-func (h *Host) takeUID() int {
+func (h *Host) takeIdentity() *identity {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if n := len(h.idle); n > 0 {
+		user := h.idle[n-1]
+		h.idle = h.idle[:n-1]
+		return user
+	}
 	for {
 		if uid := firstUID + rand.IntN(lastUID-firstUID+1); !h.uids[uid] {
 			h.uids[uid] = true
-			return uid
+			return &identity{uid: uid}
 		}
+	}
+}
+
+// maxIdle is how many users are kept for programs to come.
+const maxIdle = 64
+
+func (h *Host) releaseIdentity(user *identity) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if user.owners != nil && len(h.idle) < maxIdle {
+		h.idle = append(h.idle, user)
+		return
+	}
+	delete(h.uids, user.uid)
+	if user.owners != nil {
+		user.owners.Close()
 	}
 }
 
@@ -184,16 +216,42 @@ func (c *Cell) Kill() {
 // Failure says, once the command has ended, why the program was not started; it
 // is empty if it was.
 func (c *Cell) Failure() string {
-	line := make([]byte, 512)
-	n, _, err := unix.Recvfrom(int(c.control.Fd()), line, unix.MSG_DONTWAIT)
-	if err != nil || n <= 0 {
-		return ""
+	c.receive()
+	return c.failure
+}
+
+// receive takes what init has sent: the namespace of owners that it made, and
+// what failed.
+func (c *Cell) receive() {
+	for {
+		line, rights := make([]byte, 512), make([]byte, unix.CmsgSpace(4))
+		n, r, _, _, err := unix.Recvmsg(int(c.control.Fd()), line, rights, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+		if err != nil || n <= 0 {
+			return
+		}
+		c.takeOwners(rights[:r])
+		number, what, _ := strings.Cut(strings.TrimSpace(string(line[:n])), " ")
+		if errno, err := strconv.Atoi(number); err == nil {
+			what += ": " + syscall.Errno(errno).Error()
+		}
+		if c.failure == "" {
+			c.failure = what
+		}
 	}
-	number, what, _ := strings.Cut(string(line[:n]), " ")
-	if errno, err := strconv.Atoi(number); err == nil {
-		return what + ": " + syscall.Errno(errno).Error()
+}
+
+func (c *Cell) takeOwners(rights []byte) {
+	messages, _ := unix.ParseSocketControlMessage(rights)
+	for _, m := range messages {
+		fds, _ := unix.ParseUnixRights(&m)
+		for _, fd := range fds {
+			if c.user == nil || c.user.owners != nil {
+				unix.Close(fd)
+				continue
+			}
+			c.user.owners = os.NewFile(uintptr(fd), "owners")
+		}
 	}
-	return what
 }
 
 // OutOfMemory reports whether the kernel killed a process of the cell because
@@ -205,11 +263,12 @@ func (c *Cell) OutOfMemory() bool { return c.group.outOfMemory() }
 func (c *Cell) Close() error {
 	c.closeTheirs()
 	if c.control != nil {
+		c.receive()
 		c.control.Close()
 	}
 	err := c.group.remove()
-	c.host.mu.Lock()
-	delete(c.host.uids, c.uid)
-	c.host.mu.Unlock()
+	if c.user != nil {
+		c.host.releaseIdentity(c.user)
+	}
 	return err
 }

@@ -20,6 +20,7 @@ type orders struct {
 	namespaces int
 	uid, gid   int
 	network    bool
+	owners     bool
 	born       bool
 	groups     int
 	hostname   string
@@ -50,7 +51,7 @@ func (o orders) encode() ([]byte, error) {
 	binary.Write(&b, binary.LittleEndian, uint64(8*len(o.filter)))
 	binary.Write(&b, binary.LittleEndian, o.filter)
 	w := words{b: &b}
-	w.number(o.namespaces, o.uid, o.gid, toInt(o.network), toInt(o.born), o.groups)
+	w.number(o.namespaces, o.uid, o.gid, toInt(o.network), toInt(o.owners), toInt(o.born), o.groups)
 	w.text(o.hostname, o.root, o.directory)
 	w.number(len(o.limits))
 	for _, l := range o.limits {

@@ -3,6 +3,7 @@
 package confine_test
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
@@ -585,6 +586,63 @@ func TestNoGroupIsLeft(t *testing.T) {
 	for _, group := range groups {
 		if _, err := os.Stat(group); err == nil {
 			t.Errorf("%s is left", group)
+		}
+	}
+}
+
+// TestUsersDiffer runs programs beside each other, and one after them.
+func TestUsersDiffer(t *testing.T) {
+	t.Parallel()
+	h := openAt(t, t.TempDir(), sandbox.IsolationFull)
+	seen := map[string]bool{}
+	begin := func() (uid string, end func()) {
+		cmd := exec.CommandContext(t.Context(), "")
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := plan(t, "id -u; cat private; read -r line")
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "private"), []byte("own\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		p.Binds, p.Dir = []confine.Bind{{Source: dir, Target: "/fn/code", Owned: true}}, "/fn/code"
+		c, err := h.Confine(cmd, p)
+		if err == nil {
+			err = c.Start()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(out)
+		for lines.Scan() && lines.Text() != "own" {
+			uid = lines.Text()
+		}
+		return uid, func() {
+			in.Close()
+			cmd.Wait()
+			if err := c.Close(); err != nil || c.Failure() != "" {
+				t.Error(err, c.Failure())
+			}
+		}
+	}
+	for round := range 2 {
+		var ends []func()
+		beside := map[string]bool{}
+		for range 3 {
+			uid, end := begin()
+			if uid == "" || uid == "0" || beside[uid] || round == 1 && !seen[uid] {
+				t.Errorf("round %d: user %q; beside %v, before %v", round, uid, beside, seen)
+			}
+			beside[uid], seen[uid] = true, true
+			ends = append(ends, end)
+		}
+		for _, end := range ends {
+			end()
 		}
 	}
 }

@@ -38,3 +38,13 @@ func Filter(namespaces, network, metadata bool) []unix.SockFilter {
 }
 
 const AuditArch = auditArch
+
+// WithoutGroups makes no resource groups from now on.
+func (h *Host) WithoutGroups() error {
+	g := h.groups
+	h.groups = nil
+	if g == nil {
+		return nil
+	}
+	return g.close()
+}

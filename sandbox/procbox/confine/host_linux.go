@@ -32,7 +32,8 @@ type Host struct {
 	without  walls    // to try the others alone
 
 	mu   sync.Mutex
-	uids map[int]bool // of programs that run
+	uids map[int]bool // that are taken
+	idle []*identity  // taken, but no program runs as them
 }
 
 // walls are those that hide each other's faults.
@@ -163,6 +164,10 @@ func (h *Host) Close() error {
 	if h.groups != nil {
 		err = h.groups.close()
 	}
+	for _, user := range h.idle {
+		err = errors.Join(err, user.owners.Close())
+	}
+	h.idle = nil
 	if h.image != nil {
 		err = errors.Join(err, h.image.Close())
 	}

@@ -10,8 +10,9 @@
 //	4      the control socket. Its other end is the host's: what fails is
 //	       reported here, and when the host closes it, or dies, all ends.
 //	5      the configuration
-//	6 ...  resource groups (cgroups): one of version 2, if there is one, to be born
-//	       in, then the lists of processes of those of version 1
+//	6 ...  the user namespace of owners, if the host has it; then resource groups
+//	       (cgroups): one of version 2, if there is one, to be born in, and the
+//	       lists of processes of those of version 1
 //
 // There are three processes. The first stays outside: it watches the control
 // socket and passes the program's exit status on. The second is process 1 of the
@@ -20,7 +21,7 @@
 
 #include "sys.h"
 
-enum { CHANNEL = 3, CONTROL = 4, CONFIG = 5, GROUPS = 6 };
+enum { CHANNEL = 3, CONTROL = 4, CONFIG = 5, OTHERS = 6 };
 enum { FAILED = 125 }; // exit status when the program could not be started
 enum { MAX_WORDS = 4096, MAX_RULES = 64 };
 enum { MSG_NOSIGNAL = 0x4000, MNT_DETACH = 2, RLIMIT_CORE = 4 }; // are in headers of the libc alone
@@ -119,7 +120,8 @@ static struct {
 	u64 namespaces;       // to make, as flags of clone
 	u64 uid, gid;         // to become; in a user namespace: to be called; 0: stay
 	u64 network;          // 0: none
-	u64 born, groups;     // whether descriptor 6 is a group of version 2, and how many others there are
+	u64 owners;           // whether there is a user namespace among the descriptors
+	u64 born, groups;     // whether there is a group of version 2, and how many others there are
 	char *hostname;
 	char *root;           // an empty directory of the host, to build the file tree on
 	char *directory;      // to start the program in
@@ -192,6 +194,7 @@ static void read_config(void)
 	config.uid = number();
 	config.gid = number();
 	config.network = number();
+	config.owners = number();
 	config.born = number();
 	config.groups = number();
 	config.hostname = word();
@@ -250,11 +253,38 @@ static void kill_on_death(void)
 // owners is a user namespace that maps the host's user to the program's, or -1.
 static long owners = -1;
 
+// send_owners gives the namespace to the host, to be used again.
+static void send_owners(void)
+{
+	struct {
+		u64 length;
+		int level, type, fd;
+	} rights = {20, 1 /* SOL_SOCKET */, 1 /* SCM_RIGHTS */, (int)owners};
+	struct {
+		char *text;
+		u64 length;
+	} text = {"\n", 1};
+	struct {
+		void *name;
+		u32 name_length;
+		void *text;
+		u64 texts;
+		void *rights;
+		u64 rights_length;
+		int flags;
+	} message = {0, 0, &text, 1, &rights, sizeof rights, 0};
+	must("send", "a user namespace", sys3(__NR_sendmsg, CONTROL, &message, MSG_NOSIGNAL));
+}
+
 // make_owners makes the namespace that lets the program own, in its own tree, the
 // files that the host's user owns outside. A namespace needs a process while it
 // is made.
 static void make_owners(void)
 {
+	if (config.owners) {
+		owners = OTHERS;
+		return;
+	}
 	char pid[24], map[64], a[24], b[24], path[64];
 	long child = must("make", "a user namespace", fork(CLONE_NEWUSER));
 	if (!child) {
@@ -269,6 +299,7 @@ static void make_owners(void)
 	write_file(JOIN(path, "/proc/", number, "/gid_map"), map);
 	JOIN(path, "/proc/", number, "/ns/user");
 	owners = must("open", path, sys4(__NR_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0));
+	send_owners();
 	sys2(__NR_kill, child, SIGKILL);
 	sys4(__NR_wait4, child, 0, 0, 0);
 }
@@ -494,7 +525,7 @@ static void restrict_self(void)
 
 // check is what runs in place of a program when the host asks what this machine
 // can do: it tries that it is really shut in.
-static void check(void)
+static __attribute__((noreturn)) void check(void)
 {
 	if (config.namespaces && sys0(__NR_getpid) > 2)
 		fail("be in", "a process namespace", -EINVAL);
@@ -513,7 +544,7 @@ static void check(void)
 	quit(0);
 }
 
-static void execute(void)
+static __attribute__((noreturn, noinline)) void execute(void)
 {
 	sys0(__NR_setsid); // signals to its own group do not reach process 1
 	long first = sys3(__NR_fcntl, CHANNEL, F_GETFD, 0) < 0 ? CHANNEL : CONTROL;
@@ -550,7 +581,7 @@ static void reap(long program, volatile int *status)
 
 static long start(void)
 {
-	struct clone_args args = {.flags = CLONE_INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = GROUPS};
+	struct clone_args args = {.flags = CLONE_INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = OTHERS + config.owners};
 	if (config.born)
 		return sys2(__NR_clone3, &args, sizeof args);
 	return fork(0);
@@ -559,7 +590,18 @@ static long start(void)
 static void enter_groups(void)
 {
 	for (u64 i = 0; i < config.groups; i++)
-		must("enter", "a resource group", sys3(__NR_write, GROUPS + config.born + i, "0", 1));
+		must("enter", "a resource group", sys3(__NR_write, OTHERS + config.owners + config.born + i, "0", 1));
+}
+
+// start_program starts the third process. Until it runs the program it shares the
+// memory of this one, which waits for that: nothing is copied. It never returns from
+// here, so this one finds its stack as it left it.
+static __attribute__((noinline)) long start_program(void)
+{
+	long pid = must("start", "the program", fork(CLONE_VM | CLONE_VFORK));
+	if (!pid)
+		execute();
+	return pid;
 }
 
 // be_init is the second process.
@@ -572,10 +614,7 @@ static void be_init(volatile int *status)
 	must("set", "the host name", sys2(__NR_sethostname, config.hostname, length(config.hostname)));
 	restrict_self();
 	kill_on_death();
-	long program = must("start", "the program", fork(0));
-	if (!program)
-		execute();
-	reap(program, status);
+	reap(start_program(), status);
 }
 
 // make_namespaces leaves this process with one foot in each of them: its

@@ -1,0 +1,164 @@
+//go:build unix
+
+package procbox_test
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/fnkit/fnkit/internal/require"
+	"github.com/fnkit/fnkit/sandbox"
+	"github.com/fnkit/fnkit/sandbox/procbox"
+)
+
+// TestTiers builds, starts, calls and stops a function of each language at each
+// tier.
+func TestTiers(t *testing.T) {
+	t.Parallel()
+	for _, tier := range append(slices.Clone(confined), "none") {
+		for _, f := range fixtures {
+			t.Run(tier+"/"+f.key, func(t *testing.T) {
+				t.Parallel()
+				box := openTier(t, t.TempDir(), tier, f.key)
+				code := t.TempDir()
+				if err := os.CopyFS(code, os.DirFS("testdata/"+f.key)); err != nil {
+					t.Fatal(err)
+				}
+				id := runtimeOf(t, box, f.key)
+				var logs bytes.Buffer
+				r, err := box.Build(t.Context(), sandbox.BuildSpec{
+					Runtime: id, Dir: code, Entrypoint: f.entrypoint, Commands: "echo built > $HOME/note && cat $HOME/note && mktemp && date", Memory: 1 << 30, CPUs: 2,
+				}, &logs)
+				if err != nil || r.Failure != "" || !strings.HasPrefix(logs.String(), "built\n") {
+					t.Fatalf("%+v, %v\n%s", r, err, &logs)
+				}
+				start(t, box, sandbox.Spec{ID: "i", Runtime: id, Dir: code, Entrypoint: f.entrypoint, Memory: 256 << 20, CPUs: 2})
+				for range 2 {
+					if got := call(t, box, "i", "/hello"); !strings.Contains(got, "world") {
+						t.Errorf("%q", got)
+					}
+				}
+				if file := call(t, box, "i", "/tmp"); !filepath.IsAbs(file) {
+					t.Errorf("temporary file %q", file)
+				}
+				call(t, box, "i", "/child")
+				if err := box.Stop(t.Context(), "i"); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+}
+
+// TestLimitIsNamed has a function use more memory than it may.
+func TestLimitIsNamed(t *testing.T) {
+	t.Parallel()
+	box := open(t, "node")
+	c, err := box.Capabilities(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(c.Limits, "memory") {
+		require.Missing(t, "memory", strings.Join(c.Notes, "; "))
+	}
+	spec := function(t, box, `const all = []; module.exports = ({req, res}) => {
+  while (req.path === '/bomb') all.push(Buffer.alloc(8 << 20, 1));
+  return res.text('fine');
+}`)
+	spec.Memory = 128 << 20
+	start(t, box, spec)
+	if got := call(t, box, "i1", "/"); got != "fine" {
+		t.Errorf("%q", got)
+	}
+	var a answer
+	res, err := box.Invoke(t.Context(), "i1", sandbox.Request{Method: "GET", Path: "/bomb"}, &a)
+	if err != nil || !strings.HasPrefix(res.Crash, "more than the memory limit of 128 MiB was used: signal: killed") || !res.Retire {
+		t.Errorf("%v, %+v", err, res)
+	}
+	r, err := box.Build(t.Context(), sandbox.BuildSpec{
+		Runtime: spec.Runtime, Dir: spec.Dir, Entrypoint: "index.js", Memory: 64 << 20,
+		Commands: `node -e "const all = []; for (;;) all.push(Buffer.alloc(8 << 20, 1))"`,
+	}, &bytes.Buffer{})
+	if err != nil || r.Failure != "more than the memory limit of 64 MiB was used" {
+		t.Errorf("build: %+v, %v", r, err)
+	}
+}
+
+// TestConfigIsChecked lists what New refuses.
+func TestConfigIsChecked(t *testing.T) {
+	t.Parallel()
+	for name, cfg := range map[string]procbox.Config{
+		"tier": {Isolation: "strong"}, "network": {Network: "on"}, "build network": {BuildNetwork: "yes"},
+		"shown": {ReadOnly: []string{"relative"}}, "cache": {GoCache: "relative"}, "cgroup": {Cgroup: "relative"},
+	} {
+		cfg.Dir = t.TempDir()
+		if box, err := procbox.New(cfg); err == nil {
+			box.Close()
+			t.Errorf("%s: %+v was taken", name, cfg)
+		}
+	}
+}
+
+// TestReadOnly shows a folder of the host.
+func TestReadOnly(t *testing.T) {
+	t.Parallel()
+	for _, tier := range confined {
+		t.Run(tier, func(t *testing.T) {
+			t.Parallel()
+			requireTier(t, tier)
+			shown := t.TempDir()
+			if err := os.WriteFile(filepath.Join(shown, "data"), []byte("shown"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chmod(shown, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			box := openBox(t, procbox.Config{Dir: t.TempDir(), Languages: []string{"node"}, Isolation: tier, ReadOnly: []string{shown}})
+			start(t, box, function(t, box, `const fs = require('fs'); module.exports = ({res}) => {
+  const file = `+strconv.Quote(filepath.Join(shown, "data"))+`;
+  try { fs.writeFileSync(file, 'x'); } catch { return res.text(fs.readFileSync(file)); }
+  return res.text('written');
+}`))
+			if got := call(t, box, "i1", "/"); got != "shown" {
+				t.Errorf("%q", got)
+			}
+		})
+	}
+}
+
+// BenchmarkStart measures a start, until the function can be called, at each tier.
+func BenchmarkStart(b *testing.B) {
+	for _, f := range fixtures[:2] {
+		for _, tier := range []string{"none", "restricted", "userns", "full"} {
+			b.Run(f.key+"/"+tier, func(b *testing.B) {
+				box := openTier(b, b.TempDir(), tier, f.key)
+				spec := sandbox.Spec{Runtime: runtimeOf(b, box, f.key), Dir: absolute(b, "testdata/"+f.key), Entrypoint: f.entrypoint, Memory: 256 << 20, CPUs: 2}
+				for i := 0; b.Loop(); i++ {
+					spec.ID = strconv.Itoa(i)
+					if _, err := box.Start(context.Background(), spec); err != nil {
+						b.Fatal(err)
+					}
+					b.StopTimer()
+					if err := box.Stop(context.Background(), spec.ID); err != nil {
+						b.Fatal(err)
+					}
+					b.StartTimer()
+				}
+			})
+		}
+	}
+}
+
+func absolute(b *testing.B, path string) string {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return abs
+}
