@@ -17,8 +17,8 @@ func TestDoctor(t *testing.T) {
 	for _, want := range []string{
 		`^Machine    ` + runtime.GOOS + `/` + runtime.GOARCH + `, [0-9]+ CPUs\n`,
 		`\nRuntimes\n  node-[0-9.]+ +Node\.js +[0-9]+ calls at once, console output per call\n\n`,
-		`\nIsolation  none: functions are processes of this user .*only code you trust\n`,
-		`\nLimits     wall\n`,
+		`\nIsolation  (none|restricted|userns|full): functions (are|have) .*\n`,
+		`\nLimits     .*wall\n`,
 		`\nFor more\n(  - .*\n)*  - python: install Python 3.*\n`,
 		`\n  - go: install Go `, `\n  - php: install PHP `, `\n  - ruby: install Ruby `,
 	} {

@@ -23,6 +23,7 @@ type options struct {
 	users     []httpapi.User
 	runtimes  list
 	isolation string
+	confine   string
 	endpoint  string
 	lease     time.Duration
 	drain     time.Duration
@@ -52,6 +53,7 @@ func parseServe(args []string, out io.Writer) (options, error) {
 	f.Var(&userFiles, "user-file", "`file` with one user a line, in the form of -user; may be repeated")
 	f.Var(&o.runtimes, "runtime", "`id` of a runtime to allow; may be repeated (default: all that are found)")
 	f.StringVar(&o.isolation, "isolation", "none", "least isolation to accept, a `level`: none, restricted, userns or full")
+	f.StringVar(&o.confine, "confine", "full", "isolation to aim for, a `level` as for -isolation; what the machine lacks is replaced by the next lower")
 	f.StringVar(&o.endpoint, "endpoint", "", "`URL` of the API that functions are told (default: from -addr)")
 	f.DurationVar(&o.lease, "lease", 30*time.Second, "after this long without a sign of life work goes to another worker")
 	f.DurationVar(&o.drain, "drain", 30*time.Second, "how long running work may take to end at shutdown")

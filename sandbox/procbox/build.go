@@ -161,7 +161,7 @@ func (w workshop) plan(c harness.Command) (confine.Plan, error) {
 		path = "/bin/sh"
 	}
 	return confine.Plan{
-		Args: append([]string{path}, c.Args[1:]...), Env: list(env), Dir: c.Dir, Temp: w.scratch,
+		Args: append([]string{path}, c.Args[1:]...), Env: list(env), Dir: c.Dir, Temp: w.scratch, Mark: mark(w.scratch),
 		Binds:   append(append(w.tool.shown(), confine.Bind{Source: w.spec.Dir, Target: codeDir, Writable: true, Owned: true}), w.binds...),
 		Network: w.box.cfg.BuildNetwork == "host", Build: true, Memory: w.spec.Memory, CPUs: w.spec.CPUs,
 	}, nil

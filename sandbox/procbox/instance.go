@@ -36,6 +36,8 @@ type instance struct {
 	ending bool   // the Box ends it
 	reaped bool   // its process is gone
 	crash  string // how it ended by itself; set before dead is closed
+	// refused: it was never run, since it could not be shut in.
+	refused bool
 }
 
 // exitGrace is how long a process that closed its channel has to exit before it
@@ -68,7 +70,7 @@ func (b *Box) Start(ctx context.Context, spec sandbox.Spec) (sandbox.Instance, e
 		}
 		<-i.dead
 		switch {
-		case i.crash != "" && (i.ready || t.lang.file == ""):
+		case i.crash != "" && !i.refused && (i.ready || t.lang.file == ""):
 			err = &sandbox.LoadError{Reason: i.crash}
 		case i.crash != "":
 			err = fmt.Errorf("%w (%s)", err, i.crash)
@@ -118,7 +120,7 @@ func (b *Box) launch(t tool, spec sandbox.Spec) (*instance, error) {
 // plan says what an instance runs and sees.
 func (b *Box) plan(t tool, spec sandbox.Spec, i *instance) (confine.Plan, error) {
 	p := confine.Plan{
-		Env: list(i.env), Dir: i.scratch, Memory: spec.Memory, CPUs: spec.CPUs, Network: b.cfg.Network == "host",
+		Env: list(i.env), Dir: i.scratch, Mark: mark(i.scratch), Memory: spec.Memory, CPUs: spec.CPUs, Network: b.cfg.Network == "host",
 		Binds: append(t.shown(), confine.Bind{Source: spec.Dir, Target: codeDir, Owned: true}),
 	}
 	if b.confines() {
@@ -141,6 +143,9 @@ func (b *Box) plan(t tool, spec sandbox.Spec, i *instance) (confine.Plan, error)
 	p.Args = append(p.Args, b.at(file, inside))
 	return p, nil
 }
+
+// mark lets the next owner of the state directory find init by its environment.
+func mark(scratch string) string { return "FNKIT_SCRATCH=" + scratch + "/" }
 
 // baseEnv is what the runtime itself needs.
 func (b *Box) baseEnv(t tool, scratch string) map[string]string {

@@ -13,7 +13,7 @@ type language struct {
 	key      string   // of the runtime catalogue
 	commands []string // patterns of the interpreter's or compiler's file names
 	// probe makes the command print its version, and on a second line, if it
-	// knows, the path of the real executable.
+	// knows, the path of the real executable, or of its installation.
 	probe []string
 	argv  []string // options before the harness file
 	file  string   // of the harness; empty: the build makes the program
@@ -65,7 +65,7 @@ var languages = []language{
 	},
 	{
 		key: "go", commands: []string{"go"},
-		probe:    []string{"env", "GOVERSION"},
+		probe:    []string{"env", "GOVERSION", "GOROOT"},
 		build:    harness.BuildGo,
 		settings: harness.GoSettings,
 		install:  "install Go 1.23 or newer (command go)",

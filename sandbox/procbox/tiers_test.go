@@ -5,6 +5,7 @@ package procbox_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -129,6 +130,24 @@ func TestReadOnly(t *testing.T) {
 				t.Errorf("%q", got)
 			}
 		})
+	}
+}
+
+// TestWhatCannotBeShutIn is nobody's code's fault.
+func TestWhatCannotBeShutIn(t *testing.T) {
+	t.Parallel()
+	requireTier(t, "userns")
+	none := filepath.Join(t.TempDir(), "none")
+	box := openBox(t, procbox.Config{Dir: t.TempDir(), Languages: []string{"node"}, ReadOnly: []string{none}})
+	spec := function(t, box, `module.exports = ({res}) => res.text('fine')`)
+	want := "it could not be shut in: show " + none + ": no such file or directory"
+	var load *sandbox.LoadError
+	if _, err := box.Start(t.Context(), spec); err == nil || errors.As(err, &load) || !strings.Contains(err.Error(), want) {
+		t.Errorf("start: %v, want %q", err, want)
+	}
+	build := sandbox.BuildSpec{ID: "b", Runtime: spec.Runtime, Dir: spec.Dir, Entrypoint: "index.js", Commands: "true"}
+	if r, err := box.Build(t.Context(), build, &bytes.Buffer{}); err == nil || r.Failure != "" || !strings.Contains(err.Error(), want) {
+		t.Errorf("build: %+v, %v, want %q", r, err, want)
 	}
 }
 

@@ -135,8 +135,12 @@ func (l *language) ask(ctx context.Context, command, path string) (tool, bool) {
 		return tool{}, false
 	}
 	if len(lines) > 1 && filepath.IsAbs(lines[1]) {
-		if _, err := os.Stat(lines[1]); err == nil {
-			command = lines[1]
+		real := lines[1]
+		if st, err := os.Stat(real); err == nil && st.IsDir() {
+			real = filepath.Join(real, "bin", l.key)
+		}
+		if st, err := os.Stat(real); err == nil && st.Mode().IsRegular() {
+			command = real
 		}
 	}
 	return tool{l, command, sandbox.RuntimeFor(l.key, number, arch())}, true

@@ -91,6 +91,7 @@ func (b *Box) watchChannel(i *instance) {
 // reason says how the process ended by itself.
 func (i *instance) reason(err error) string {
 	if why := i.job.failure(); why != "" {
+		i.refused = true
 		return "it could not be shut in: " + why
 	}
 	why := exitReason(err, i.output.String())

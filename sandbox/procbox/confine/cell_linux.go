@@ -67,7 +67,7 @@ func (h *Host) Confine(cmd *exec.Cmd, p Plan) (_ *Cell, err error) {
 		return nil, err
 	}
 	c.control, c.theirs = host, append(c.theirs, child)
-	cmd.Path, cmd.Args, cmd.Env, cmd.Err = fmt.Sprintf("/proc/self/fd/%d", h.image.Fd()), []string{"fnkit-init"}, []string{}, nil
+	cmd.Path, cmd.Args, cmd.Env, cmd.Err = fmt.Sprintf("/proc/self/fd/%d", h.image.Fd()), []string{"fnkit-init"}, []string{p.Mark}, nil
 	cmd.Dir, cmd.SysProcAttr = "", &syscall.SysProcAttr{Setpgid: true}
 	cmd.ExtraFiles = []*os.File{p.Channel, child, config}
 	if o.owners {

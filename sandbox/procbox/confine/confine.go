@@ -55,6 +55,10 @@ type Plan struct {
 	Temp     string
 	TempSize int64
 
+	// Mark is init's own environment, "K=V": by it those can be found that a host left
+	// which died before it could note them.
+	Mark string
+
 	Channel *os.File // descriptor 3; nil: none
 	Network bool     // the host's
 	Build   bool     // it may change the metadata of files, at any tier
