@@ -492,7 +492,7 @@ func TestBuildKillsWhatItLeaves(t *testing.T) {
 			dies(t, p)
 		}
 	}
-	if left, err := os.ReadDir(filepath.Join(dir, "run")); err != nil || len(left) > 0 || lines[1] != "/home" {
+	if left, err := os.ReadDir(filepath.Join(dir, "run")); err != nil || len(left) > 0 || lines[1] != "/home/fn" {
 		t.Errorf("home %s; left %v, %v", lines[1], left, err)
 	}
 }

@@ -56,7 +56,7 @@ func (b *Box) build(ctx context.Context, t tool, spec sandbox.BuildSpec, logs io
 	if t.lang.env != nil {
 		env = overlay(env, t.lang.env(root))
 	}
-	w := workshop{b, t, spec, scratch, overlay(env, spec.Env), logs, nil}
+	w := workshop{b, t, spec, scratch, scratch, overlay(env, spec.Env), logs, nil}
 	if spec.Commands != "" {
 		failure, err = w.run(ctx, harness.Command{Dir: root, Args: []string{"sh", "-c", spec.Commands}})
 	}
@@ -69,11 +69,12 @@ func (b *Box) build(ctx context.Context, t tool, spec sandbox.BuildSpec, logs io
 // compile runs a language's own build step. What the function's owner says in
 // variables reaches it only where it cannot make the compiler run something.
 func (w workshop) compile(ctx context.Context, root string) (failure string, err error) {
-	work := filepath.Join(w.scratch, "work")
-	if err := os.Mkdir(work, 0o700); err != nil {
+	work, temp := filepath.Join(w.scratch, "work"), filepath.Join(w.scratch, "compile")
+	if err := errors.Join(os.Mkdir(work, 0o700), os.Mkdir(temp, 0o700), furnish(temp)); err != nil {
 		return "", err
 	}
-	w.env = w.box.baseEnv(w.tool, w.scratch)
+	w.temp = temp // the function's commands may have left anything in the other
+	w.env = w.box.baseEnv(w.tool, temp)
 	for _, name := range w.tool.lang.settings {
 		if value, ok := w.spec.Env[name]; ok {
 			w.env[name] = value
@@ -100,6 +101,7 @@ type workshop struct {
 	tool    tool
 	spec    sandbox.BuildSpec
 	scratch string
+	temp    string // has the home and the temporary files
 	env     map[string]string
 	logs    io.Writer
 	binds   []confine.Bind // beside the code
@@ -161,7 +163,7 @@ func (w workshop) plan(c harness.Command) (confine.Plan, error) {
 		path = "/bin/sh"
 	}
 	return confine.Plan{
-		Args: append([]string{path}, c.Args[1:]...), Env: list(env), Dir: c.Dir, Temp: w.scratch, Mark: mark(w.scratch),
+		Args: append([]string{path}, c.Args[1:]...), Env: list(env), Dir: c.Dir, Temp: w.temp, Mark: mark(w.scratch),
 		Binds:   append(append(w.tool.shown(), confine.Bind{Source: w.spec.Dir, Target: codeDir, Writable: true, Owned: true}), w.binds...),
 		Network: w.box.cfg.BuildNetwork == "host", Build: true, Memory: w.spec.Memory, CPUs: w.spec.CPUs,
 	}, nil

@@ -151,7 +151,7 @@ func mark(scratch string) string { return "FNKIT_SCRATCH=" + scratch + "/" }
 func (b *Box) baseEnv(t tool, scratch string) map[string]string {
 	return map[string]string{
 		"PATH": filepath.Dir(t.path) + string(os.PathListSeparator) + b.cfg.Path, "LANG": "C.UTF-8",
-		"HOME": b.at(filepath.Join(scratch, "home"), "/home"), "TMPDIR": b.at(filepath.Join(scratch, "tmp"), "/tmp"),
+		"HOME": b.at(filepath.Join(scratch, "home"), confine.Home), "TMPDIR": b.at(filepath.Join(scratch, "tmp"), "/tmp"),
 	}
 }
 

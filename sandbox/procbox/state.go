@@ -86,12 +86,15 @@ func (s *state) scratch() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for _, sub := range []string{"home", "tmp"} {
-		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil {
-			return "", errors.Join(err, os.RemoveAll(dir))
-		}
+	if err := furnish(dir); err != nil {
+		return "", errors.Join(err, os.RemoveAll(dir))
 	}
 	return dir, nil
+}
+
+// furnish makes a home and a directory for temporary files.
+func furnish(dir string) error {
+	return errors.Join(os.Mkdir(filepath.Join(dir, "home"), 0o700), os.Mkdir(filepath.Join(dir, "tmp"), 0o700))
 }
 
 // use records the process group that uses a scratch directory.

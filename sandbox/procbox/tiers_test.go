@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -128,6 +129,44 @@ func TestReadOnly(t *testing.T) {
 }`))
 			if got := call(t, box, "i1", "/"); got != "shown" {
 				t.Errorf("%q", got)
+			}
+		})
+	}
+}
+
+// TestRuntimeElsewhere has an interpreter lie where programs have files of their
+// own: below the directory for temporary files, and in a home.
+func TestRuntimeElsewhere(t *testing.T) {
+	t.Parallel()
+	for _, tier := range confined {
+		t.Run(tier, func(t *testing.T) {
+			t.Parallel()
+			requireTier(t, tier)
+			bin := filepath.Join(t.TempDir(), "bin")
+			if err := os.Mkdir(bin, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			real, err := filepath.EvalSymlinks(require.Command(t, "node"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := exec.Command("cp", real, filepath.Join(bin, "node")).Run(); err != nil {
+				t.Fatal(err)
+			}
+			box, err := procbox.New(procbox.Config{Dir: t.TempDir(), Languages: []string{"node"}, Isolation: tier, Path: bin + ":/usr/bin:/bin"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer box.Close()
+			spec := function(t, box, `module.exports = ({res}) => res.text(process.execPath)`)
+			var logs bytes.Buffer
+			build := sandbox.BuildSpec{ID: "b", Runtime: spec.Runtime, Dir: spec.Dir, Entrypoint: "index.js", Commands: "node -p process.execPath"}
+			if r, err := box.Build(t.Context(), build, &logs); err != nil || r.Failure != "" || logs.String() != filepath.Join(bin, "node")+"\n" {
+				t.Errorf("%+v, %v, %s", r, err, &logs)
+			}
+			start(t, box, spec)
+			if got := call(t, box, "i1", "/"); got != filepath.Join(bin, "node") {
+				t.Errorf("runs %s", got)
 			}
 		})
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/fnkit/fnkit/internal/require"
 	"github.com/fnkit/fnkit/sandbox"
+	"github.com/fnkit/fnkit/sandbox/procbox"
 )
 
 // has reports whether a limit is enforced here, and skips the test if it is not.
@@ -75,7 +76,7 @@ func TestBombs(t *testing.T) {
 				if tier == "restricted" {
 					s.t.Skip("disk is not limited at this tier")
 				}
-				for _, dir := range []string{"/tmp", "/home", "/dev/shm"} {
+				for _, dir := range []string{"/tmp", "/home/fn", "/dev/shm"} {
 					if n, why := s.used("disk", dir+"/bomb"); n > 128<<20 || why != "ENOSPC" {
 						s.t.Errorf("%s: %d bytes, then %s", dir, n, why)
 					}
@@ -190,17 +191,19 @@ func TestLinksInABuildStep(t *testing.T) {
 	for _, tier := range tiers {
 		t.Run(tier, func(t *testing.T) {
 			t.Parallel()
-			s := open(t, tier, "go")
-			outside := t.TempDir()
+			outside, shown := t.TempDir(), t.TempDir() // shown lies below /tmp
+			s := open(t, tier, "go", func(c *procbox.Config) { c.ReadOnly = []string{shown} })
+			top := strings.SplitN(strings.TrimPrefix(shown, "/tmp/"), "/", 2)[0]
 			for commands, failure := range map[string]string{
-				"rm -f go.mod; ln -s " + s.secret + " go.mod":         "go.mod cannot be used",
-				"ln -s " + outside + "/made go.mod":                   "go.mod cannot be used",
-				"mkfifo go.mod":                                       "go.mod cannot be used",
-				"mkfifo go.sum":                                       "go.sum cannot be read",
-				"ln -s " + s.secret + " go.sum":                       "go.sum cannot be read",
-				"ln -s " + outside + " .fnkit":                        "the folder .fnkit cannot be made",
-				"mkdir .fnkit; ln -s " + outside + "/x .fnkit/server": anything,
-				"rm main.go; ln -s " + s.secret + " main.go":          `the entrypoint "main.go" does not exist`,
+				"rm -f go.mod; ln -s " + s.secret + " go.mod":                       "go.mod cannot be used",
+				"ln -s " + outside + "/made go.mod":                                 "go.mod cannot be used",
+				"mkfifo go.mod":                                                     "go.mod cannot be used",
+				"mkfifo go.sum":                                                     "go.sum cannot be read",
+				"ln -s " + s.secret + " go.sum":                                     "go.sum cannot be read",
+				"ln -s " + outside + " .fnkit":                                      "the folder .fnkit cannot be made",
+				"mkdir .fnkit; ln -s " + outside + "/x .fnkit/server":               anything,
+				"mv /tmp/" + top + " /tmp/moved; ln -s " + outside + " /tmp/" + top: anything,
+				"rm main.go; ln -s " + s.secret + " main.go":                        `the entrypoint "main.go" does not exist`,
 			} {
 				s.hostileBuild(commands, failure)
 				if left, err := os.ReadDir(outside); err != nil || len(left) > 0 {

@@ -56,6 +56,11 @@ func (h *Host) Confine(cmd *exec.Cmd, p Plan) (_ *Cell, err error) {
 			return nil, err
 		}
 	}
+	if h.Namespaces() {
+		if err := p.makePoints(); err != nil {
+			return nil, err
+		}
+	}
 	o := h.orders(p, c)
 	config, err := o.file()
 	if err != nil {

@@ -8,7 +8,7 @@
 // At [sandbox.IsolationFull] and [sandbox.IsolationUserNS]: namespaces of its own
 // for mounts, processes, IPC, host name, resource groups, and, unless it may use
 // the host's network, for that; a read-only file tree of the system's programs, a
-// few files of /etc, and what the [Plan] shows; a private /tmp, /home and /dev/shm in
+// few files of /etc, and what the [Plan] shows; a private /tmp, [Home] and /dev/shm in
 // memory, bounded; no capabilities, no way to get any; Landlock where the kernel
 // has it; an allow-list of system calls; limits. With Full, a user of its own as
 // well. Process 1 is init: when the program ends, or the host does, the kernel
@@ -29,6 +29,9 @@ import (
 
 	"github.com/fnkit/fnkit/sandbox"
 )
+
+// Home is the home directory in a program's own file tree.
+const Home = "/home/fn"
 
 // Config is what a [Host] is made with.
 type Config struct {
@@ -51,7 +54,7 @@ type Plan struct {
 
 	Binds []Bind
 	// Temp is a directory of the host with "tmp" and "home" in it, for /tmp and
-	// /home. Empty: memory, of TempSize bytes. At IsolationRestricted it is needed.
+	// [Home]. Nothing hostile may have been put there. Empty: memory, of TempSize bytes. At IsolationRestricted it is needed.
 	Temp     string
 	TempSize int64
 

@@ -470,7 +470,7 @@ func TestFileLimits(t *testing.T) {
 			for name, script := range map[string]string{
 				"bytes": "head -c 3000000 /dev/zero > /tmp/a",
 				"shm":   "head -c 3000000 /dev/zero > /dev/shm/a",
-				"home":  "head -c 1500000 /dev/zero > /home/a && head -c 1500000 /dev/zero > /tmp/a",
+				"home":  "head -c 1500000 /dev/zero > /home/fn/a && head -c 1500000 /dev/zero > /tmp/a",
 				"files": "cd /tmp && i=0; while [ $i -lt 21000 ]; do : > $i || exit 1; i=$((i+1)); done",
 			} {
 				p := plan(t, script)

@@ -229,7 +229,7 @@ func systemTree() (all []mount) {
 func (h *Host) mounts(p Plan, uid, gid int) []mount {
 	all := slices.Clone(h.system)
 	all = append(all,
-		mount{"file", fmt.Sprintf("root:x:0:0::/:/bin/sh\nfn:x:%d:%d::/home:/bin/sh\n", uid, gid), "/etc/passwd", ""},
+		mount{"file", fmt.Sprintf("root:x:0:0::/:/bin/sh\nfn:x:%d:%d::"+Home+":/bin/sh\n", uid, gid), "/etc/passwd", ""},
 		mount{"file", fmt.Sprintf("root:x:0:\nfn:x:%d:\n", gid), "/etc/group", ""})
 	if p.Network {
 		for _, path := range networkFiles {
@@ -240,12 +240,12 @@ func (h *Host) mounts(p Plan, uid, gid int) []mount {
 	}
 	if p.Temp != "" {
 		all = append(all,
-			mount{"bind", filepath.Join(p.Temp, "tmp"), "/tmp", "wo"}, mount{"bind", filepath.Join(p.Temp, "home"), "/home", "wo"},
+			mount{"bind", filepath.Join(p.Temp, "tmp"), "/tmp", "wo"}, mount{"bind", filepath.Join(p.Temp, "home"), Home, "wo"},
 			mount{"tmpfs", "", "/dev/shm", "mode=1777,size=64m,nr_inodes=1000"})
 	} else {
 		all = append(all, mount{"tmpfs", "", "/tmp", fmt.Sprintf("mode=755,size=%d,nr_inodes=%d", p.TempSize, maxFiles)},
 			mount{"dir", "", "/tmp/home", ""}, mount{"dir", "", "/tmp/shm", ""}, mount{"dir", "", "/tmp/tmp", ""},
-			mount{"bind", "tmp/home", "/home", "w"}, mount{"bind", "tmp/shm", "/dev/shm", "w"}, mount{"bind", "tmp/tmp", "/tmp", "w"})
+			mount{"bind", "tmp/home", Home, "w"}, mount{"bind", "tmp/shm", "/dev/shm", "w"}, mount{"bind", "tmp/tmp", "/tmp", "w"})
 	}
 	for _, b := range p.Binds {
 		options := ""
@@ -263,6 +263,35 @@ func (h *Host) mounts(p Plan, uid, gid int) []mount {
 	return all
 }
 
+// makePoints makes in a directory of the host what is to be mounted upon: init
+// cannot, where files are owned by the program.
+func (p Plan) makePoints() error {
+	if p.Temp == "" {
+		return nil
+	}
+	root, err := os.OpenRoot(filepath.Join(p.Temp, "tmp"))
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for _, b := range p.Binds {
+		path, ok := strings.CutPrefix(b.Target, "/tmp/")
+		st, err := os.Stat(b.Source)
+		if !ok || err != nil {
+			continue // init says what is missing
+		}
+		if st.IsDir() {
+			err = root.MkdirAll(path, 0o700)
+		} else if err = root.MkdirAll(filepath.Dir(path), 0o700); err == nil {
+			err = root.WriteFile(path, nil, 0o600)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // maxFiles is how many files a program's own file systems in memory hold.
 const maxFiles = 20000
 
@@ -273,7 +302,7 @@ func (h *Host) rules(p Plan) []rule {
 		all = append(all, rule{"w", path})
 	}
 	if h.Namespaces() {
-		all = append(all, rule{"r", "/"}, rule{"w", "/tmp"}, rule{"w", "/home"}, rule{"w", "/dev/shm"})
+		all = append(all, rule{"r", "/"}, rule{"w", "/tmp"}, rule{"w", Home}, rule{"w", "/dev/shm"})
 	} else {
 		all = append(all, rule{"w", filepath.Join(p.Temp, "tmp")}, rule{"w", filepath.Join(p.Temp, "home")})
 		for _, m := range h.system {
