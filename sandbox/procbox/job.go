@@ -127,7 +127,7 @@ func (t tool) shown() (binds []confine.Bind) {
 		for _, dir := range installation(path) {
 			if !seen[dir] {
 				seen[dir] = true
-				binds = append(binds, confine.Bind{Source: dir, Target: dir})
+				binds = append(binds, confine.Bind{Source: dir, Target: dir, Lent: true})
 			}
 		}
 	}

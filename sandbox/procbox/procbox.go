@@ -48,7 +48,8 @@ type Config struct {
 	// BuildNetwork is the same for builds. Default: "none".
 	BuildNetwork string
 	// ReadOnly are files and directories of the host, by absolute paths, that functions
-	// and builds see beside the system's and their runtime's.
+	// and builds see beside the system's and their runtime's. With a user of their own they can
+	// read what everybody may.
 	ReadOnly []string
 	// GoCache is the build cache of Go functions. Only the compiler can write to it, never what a
 	// function brings; Boxes may share one. Default: in Dir.

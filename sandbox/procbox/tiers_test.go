@@ -143,7 +143,7 @@ func TestRuntimeElsewhere(t *testing.T) {
 			t.Parallel()
 			requireTier(t, tier)
 			bin := filepath.Join(t.TempDir(), "bin")
-			if err := os.Mkdir(bin, 0o755); err != nil {
+			if err := os.Mkdir(bin, 0o700); err != nil {
 				t.Fatal(err)
 			}
 			real, err := filepath.EvalSymlinks(require.Command(t, "node"))

@@ -81,4 +81,7 @@ type Bind struct {
 	// Owned makes files of the host's user appear as the program's, and files that
 	// it writes belong to the host's user. Mounts below Source are not shown.
 	Owned bool
+	// Lent is Owned where the file system can do that; elsewhere files are shown as
+	// they are.
+	Lent bool
 }

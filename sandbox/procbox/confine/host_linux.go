@@ -110,7 +110,8 @@ func (h *Host) try(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	p := Plan{Dir: "/", TempSize: 1 << 20, Memory: 64 << 20, CPUs: 1, Processes: 16}
+	p := Plan{Dir: "/", TempSize: 1 << 20, Memory: 64 << 20, CPUs: 1, Processes: 16,
+		Binds: []Bind{{Source: h.root, Target: "/fn/code", Owned: true}}}
 	if h.tier == sandbox.IsolationRestricted {
 		p.Dir, p.Temp = "/usr", h.root
 	}
@@ -254,6 +255,8 @@ func (h *Host) mounts(p Plan, uid, gid int) []mount {
 		}
 		if b.Owned {
 			options += "o"
+		} else if b.Lent {
+			options += "i"
 		}
 		all = append(all, mount{"bind", b.Source, b.Target, options})
 	}

@@ -317,12 +317,14 @@ static void make_parents(char *path)
 }
 
 // bind shows a file or a directory of the host. Options: w writable, d with
-// devices, o with its owner changed to the program's, ? only if it is there.
+// devices, o with its owner changed to the program's, i the same if its file
+// system can do that, ? only if it is there.
 // It is read-only before it is visible.
 static void bind(struct mount *m)
 {
 	struct mount_attr attr = {.attr_set = MOUNT_ATTR_NOSUID};
-	u64 deep = has(m->options, 'o') ? 0 : AT_RECURSIVE;
+	int own = has(m->options, 'o') || has(m->options, 'i');
+	u64 deep = own ? 0 : AT_RECURSIVE;
 	long tree = sys3(__NR_open_tree, AT_FDCWD, m->source, OPEN_TREE_CLONE | O_CLOEXEC | deep);
 	if ((tree == -ENOENT || tree == -EACCES) && has(m->options, '?'))
 		return;
@@ -331,12 +333,17 @@ static void bind(struct mount *m)
 		attr.attr_set |= MOUNT_ATTR_RDONLY;
 	if (!has(m->options, 'd'))
 		attr.attr_set |= MOUNT_ATTR_NODEV;
-	if (has(m->options, 'o') && owners >= 0) {
+	if (own && owners >= 0) {
 		attr.attr_set |= MOUNT_ATTR_IDMAP;
 		attr.userns_fd = (u64)owners;
 	}
-	must("restrict", m->source,
-	     sys5(__NR_mount_setattr, tree, "", AT_EMPTY_PATH | deep, &attr, sizeof attr));
+	long done = sys5(__NR_mount_setattr, tree, "", AT_EMPTY_PATH | deep, &attr, sizeof attr);
+	if (done < 0 && has(m->options, 'i')) {
+		attr.attr_set &= ~(u64)MOUNT_ATTR_IDMAP;
+		attr.userns_fd = 0;
+		done = sys5(__NR_mount_setattr, tree, "", AT_EMPTY_PATH | deep, &attr, sizeof attr);
+	}
+	must("restrict", m->source, done);
 	make_parents(m->target);
 	struct stat st;
 	must("show", m->source, sys2(__NR_fstat, tree, &st));
