@@ -56,13 +56,15 @@ func suite(t *testing.T, box *procbox.Box, f fixture) {
 }
 
 func BenchmarkInvoke(b *testing.B) {
-	box := open(b)
 	for _, f := range fixtures {
-		b.Run(f.key, func(b *testing.B) {
-			sandboxtest.Benchmark(b, sandboxtest.Target{
-				Driver: box, Runtime: runtimeOf(b, box, f.key), Source: "testdata/" + f.key, Entrypoint: f.entrypoint,
+		for _, tier := range []string{"none", "full"} {
+			b.Run(f.key+"/"+tier, func(b *testing.B) {
+				box := openTier(b, b.TempDir(), tier, f.key)
+				sandboxtest.Benchmark(b, sandboxtest.Target{
+					Driver: box, Runtime: runtimeOf(b, box, f.key), Source: "testdata/" + f.key, Entrypoint: f.entrypoint,
+				})
 			})
-		})
+		}
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fnkit/fnkit/internal/require"
 	"github.com/fnkit/fnkit/sandbox"
@@ -190,33 +191,45 @@ func TestWhatCannotBeShutIn(t *testing.T) {
 	}
 }
 
-// BenchmarkStart measures a start, until the function can be called, at each tier.
+// BenchmarkStart measures a start, until the function can be called, and the stop
+// after it, at each tier, turn by turn, so that all meet the same noise.
 func BenchmarkStart(b *testing.B) {
 	for _, f := range fixtures[:2] {
-		for _, tier := range []string{"none", "restricted", "userns", "full"} {
-			b.Run(f.key+"/"+tier, func(b *testing.B) {
-				box := openTier(b, b.TempDir(), tier, f.key)
-				spec := sandbox.Spec{Runtime: runtimeOf(b, box, f.key), Dir: absolute(b, "testdata/"+f.key), Entrypoint: f.entrypoint, Memory: 256 << 20, CPUs: 2}
-				for i := 0; b.Loop(); i++ {
-					spec.ID = strconv.Itoa(i)
-					if _, err := box.Start(context.Background(), spec); err != nil {
+		b.Run(f.key, func(b *testing.B) {
+			type variant struct {
+				name        string
+				box         *procbox.Box
+				start, stop []time.Duration
+			}
+			var variants []*variant
+			for _, tier := range append([]string{"none"}, confined...) {
+				variants = append(variants, &variant{name: tier, box: openTier(b, b.TempDir(), tier, f.key)})
+			}
+			code := b.TempDir()
+			if err := os.CopyFS(code, os.DirFS("testdata/"+f.key)); err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				for _, v := range variants {
+					spec := sandbox.Spec{ID: "i", Runtime: runtimeOf(b, v.box, f.key), Dir: code, Entrypoint: f.entrypoint, Memory: 256 << 20, CPUs: 2}
+					began := time.Now()
+					if _, err := v.box.Start(context.Background(), spec); err != nil {
 						b.Fatal(err)
 					}
-					b.StopTimer()
-					if err := box.Stop(context.Background(), spec.ID); err != nil {
+					started := time.Now()
+					if err := v.box.Stop(context.Background(), spec.ID); err != nil {
 						b.Fatal(err)
 					}
-					b.StartTimer()
+					v.start, v.stop = append(v.start, started.Sub(began)), append(v.stop, time.Since(started))
 				}
-			})
-		}
+			}
+			for _, v := range variants {
+				for what, times := range map[string][]time.Duration{"start": v.start, "stop": v.stop} {
+					slices.Sort(times)
+					b.ReportMetric(float64(times[0].Microseconds())/1000, v.name+"-"+what+"-min-ms")
+					b.ReportMetric(float64(times[len(times)/2].Microseconds())/1000, v.name+"-"+what+"-p50-ms")
+				}
+			}
+		})
 	}
-}
-
-func absolute(b *testing.B, path string) string {
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		b.Fatal(err)
-	}
-	return abs
 }
