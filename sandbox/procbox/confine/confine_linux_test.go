@@ -301,16 +301,16 @@ func running(t *testing.T, word string) (pids []string) {
 	return pids
 }
 
-// TestInitIsKilled has somebody kill init, or its watcher: nothing outlives them.
+// TestInitIsKilled has somebody kill init: the program does not outlive it.
 func TestInitIsKilled(t *testing.T) {
 	t.Parallel()
-	for _, tier := range tiers[:2] {
+	for _, tier := range tiers {
 		t.Run(tier.String(), func(t *testing.T) {
 			t.Parallel()
 			h := openAt(t, t.TempDir(), tier)
 			mark := "200" + strconv.FormatInt(time.Now().UnixNano(), 10)
 			cmd := exec.CommandContext(t.Context(), "")
-			c, err := h.Confine(cmd, plan(t, "sleep "+mark))
+			c, err := h.Confine(cmd, plan(t, "exec sleep "+mark))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -643,6 +643,58 @@ func TestUsersDiffer(t *testing.T) {
 		}
 		for _, end := range ends {
 			end()
+		}
+	}
+}
+
+// nested has TestNested say what it reaches.
+const nested = "FNKIT_TEST_NESTED"
+
+func TestNested(t *testing.T) {
+	dir := os.Getenv(nested)
+	if dir == "" {
+		t.Skip("is run by TestFallback")
+	}
+	h, err := confine.Open(t.Context(), confine.Config{Dir: dir, Most: sandbox.IsolationFull})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	fmt.Printf("reached %s, limits %v\n", h.Isolation(), h.Limits())
+	for _, n := range h.Notes() {
+		fmt.Println(n)
+	}
+	if r := confined(t, h, plan(t, "echo it runs; cat /etc/hosts || echo as it should")); r.err != nil {
+		t.Errorf("%+v", r)
+	} else {
+		fmt.Print(r.out)
+	}
+}
+
+// TestFallback opens a Host where namespaces are forbidden, as in a container:
+// inside of another. It says what is missing, and confines with what there is.
+func TestFallback(t *testing.T) {
+	t.Parallel()
+	h := openAt(t, t.TempDir(), sandbox.IsolationFull)
+	if h.Landlock() < 6 {
+		require.Missing(t, "isolation", "needs Linux 6.12 with Landlock")
+	}
+	binary, err := filepath.Abs(os.Args[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := plan(t, "")
+	p.Args = []string{"/fn/tests", "-test.run=^TestNested$", "-test.v"}
+	p.Env = append(p.Env, nested+"=/home/fn/state", "TMPDIR=/tmp")
+	p.Binds = []confine.Bind{{Source: binary, Target: "/fn/tests", Lent: true}}
+	p.Build = true
+	r := confined(t, h, p)
+	for _, want := range []string{
+		"reached restricted, limits []\n", "isolation: full is not reached: make a user namespace: operation not permitted\n",
+		"isolation: userns is not reached: make namespaces: operation not permitted\n", "memory: limited for each process", "it runs\n",
+	} {
+		if !strings.Contains(r.out, want) {
+			t.Errorf("no %q in\n%s%v", want, r.out, r.err)
 		}
 	}
 }

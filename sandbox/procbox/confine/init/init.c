@@ -730,6 +730,7 @@ __attribute__((noreturn, used)) void run(void)
 		if (!program) {
 			enter_groups();
 			restrict_self();
+			kill_on_death();
 			execute();
 		}
 		end_like(watch(program));
