@@ -18,13 +18,14 @@ var executionColumns = []column{
 	{"user_id", "text"}, {"trigger_kind", "text"}, {"event", "text"}, {"status", "text"}, {"request_method", "text"}, {"request_path", "text"},
 	{"request_headers", "text"}, {"response_status_code", "bigint"}, {"response_headers", "text"}, {"logs", "text"}, {"errors", "text"},
 	{"duration", "bigint"}, {"scheduled_at", "bigint"}, {"attempt", "bigint"}, {"ready_at", "bigint"},
+	{"due", "boolean"},
 }
 
 func executionValues(x *store.Execution) []any {
 	return []any{
 		x.Project, x.ID, x.FunctionID, x.DeploymentID, millis(x.CreatedAt), millis(x.UpdatedAt), clean(x.UserID), string(x.Trigger), clean(x.Event), string(x.Status),
 		clean(x.RequestMethod), clean(x.RequestPath), headerList(x.RequestHeaders), x.ResponseStatusCode, headerList(x.ResponseHeaders), clean(x.Logs), clean(x.Errors),
-		x.Duration.Microseconds(), nullable(millis(x.ScheduledAt)), x.Attempt, nullable(millis(x.ReadyAt)),
+		x.Duration.Microseconds(), nullable(millis(x.ScheduledAt)), x.Attempt, nullable(millis(x.ReadyAt)), due(x.ReadyAt, x.UpdatedAt),
 	}
 }
 
@@ -55,15 +56,7 @@ func (r records) AppendExecutions(ctx context.Context, rows []store.Execution) e
 	if r.s.dialect.arrays {
 		return failed("append executions", r.statement(ctx, func() error { return r.appendAtOnce(ctx, values, payloads) }))
 	}
-	if r.in != nil {
-		return failed("append executions", r.refusable(ctx, func() error { return r.appendEach(ctx, values, payloads) }))
-	}
-	for _, text := range r.s.inserts { // now: the transaction may hold the only connection
-		if _, err := r.prepared(ctx, text); err != nil {
-			return failed("prepare insert", err)
-		}
-	}
-	return failed("append executions", r.atomic(ctx, func(ctx context.Context, r records) error { return r.appendEach(ctx, values, payloads) }))
+	return failed("append executions", r.appendEach(ctx, values, payloads))
 }
 
 // appendAtOnce inserts rows in one statement.
@@ -78,21 +71,21 @@ func (r records) appendAtOnce(ctx context.Context, values, payloads [][]any) err
 
 // appendEach inserts rows one by one.
 func (r records) appendEach(ctx context.Context, values, payloads [][]any) error {
-	for i, rows := range [][][]any{values, payloads} {
-		if len(rows) == 0 {
-			continue
-		}
-		insert, err := r.prepared(ctx, r.s.inserts[i])
-		if err != nil {
-			return err
-		}
-		for _, row := range rows {
-			if _, err := insert.ExecContext(ctx, row...); err != nil {
-				return err
+	texts := r.s.inserts
+	write := func(ctx context.Context, r records) error {
+		for i, rows := range [][][]any{values, payloads} {
+			for _, row := range rows {
+				if _, err := r.exec(ctx, texts[i], row...); err != nil {
+					return err
+				}
 			}
 		}
+		return nil
 	}
-	return nil
+	if r.in != nil {
+		return r.refusable(ctx, func() error { return write(ctx, r) })
+	}
+	return r.atomicWith(ctx, texts[:], write)
 }
 
 // inserts are the statements of appendEach: of executions and of payloads.
@@ -140,7 +133,8 @@ func (r records) DeleteExecution(ctx context.Context, project, function, id stri
 // CancelExecution implements store.Executions.
 func (r records) CancelExecution(ctx context.Context, project, function, id, errors string, at time.Time) (x store.Execution, err error) {
 	err = r.atomic(ctx, func(ctx context.Context, r records) error {
-		res, err := r.w.ExecContext(ctx, "UPDATE ? SET status = ?, errors = ?, updated_at = ?, ready_at = NULL WHERE project_id = ? AND id = ? AND function_id = ? AND ready_at IS NOT NULL",
+		res, err := r.w.ExecContext(ctx, "UPDATE ? SET status = ?, errors = ?, updated_at = ?, ready_at = NULL, due = FALSE "+
+			"WHERE project_id = ? AND id = ? AND function_id = ? AND ready_at IS NOT NULL",
 			r.s.table("executions"), string(store.ExecutionCanceled), clean(errors), millis(at), project, id, function)
 		if err != nil {
 			return failed("cancel execution", err)

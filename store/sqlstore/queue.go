@@ -47,27 +47,41 @@ func (q queue) NextDue(ctx context.Context) (time.Time, bool, error) {
 const dueRows = "SELECT x.seq FROM {{table}} x WHERE x.ready_at <= ?1 ORDER BY x.ready_at, x.seq LIMIT ?3"
 
 // shareRows are due rows shared between projects. p hops from project to
-// project along the index, one seek each, beginning after the cursor, until it
-// has found as many projects with due rows as there are rows to take; of each,
-// as many rows are taken as divide the limit evenly. Ordering by a window over
-// the whole backlog would read it.
+// project along an index of what is marked as due, one seek each, beginning
+// after the cursor, until it has found as many projects as there are rows to
+// take (after the clock was set back it may meet some that are not due again);
+// of each, as many rows are taken as divide the limit evenly. Ordering by a
+// window over the whole backlog would read it.
 const shareRows = `WITH RECURSIVE p (project_id, found) AS (
-  SELECT (SELECT min(project_id) FROM {{table}} WHERE ready_at IS NOT NULL AND project_id > ?4), 0
+  SELECT (SELECT min(project_id) FROM {{table}} WHERE due AND ready_at IS NOT NULL AND project_id > ?4), 0
   UNION ALL
-  SELECT (SELECT min(project_id) FROM {{table}} WHERE ready_at IS NOT NULL AND project_id > p.project_id),
-    found + CASE WHEN EXISTS (SELECT 1 FROM {{table}} x WHERE x.project_id = p.project_id AND x.ready_at <= ?1) THEN 1 ELSE 0 END
+  SELECT (SELECT min(project_id) FROM {{table}} WHERE due AND ready_at IS NOT NULL AND project_id > p.project_id),
+    found + CASE WHEN EXISTS (SELECT 1 FROM {{table}} x WHERE x.due AND x.project_id = p.project_id AND x.ready_at <= ?1) THEN 1 ELSE 0 END
   FROM p WHERE p.project_id IS NOT NULL AND found < CAST(?3 AS BIGINT)
 ), share AS MATERIALIZED (
   SELECT project_id FROM p WHERE project_id IS NOT NULL
-  AND EXISTS (SELECT 1 FROM {{table}} x WHERE x.project_id = p.project_id AND x.ready_at <= ?1) LIMIT CAST(?3 AS BIGINT)
+  AND EXISTS (SELECT 1 FROM {{table}} x WHERE x.due AND x.project_id = p.project_id AND x.ready_at <= ?1) LIMIT CAST(?3 AS BIGINT)
 ) `
 
 // rowsOfProject are the rows of one project's share.
-const rowsOfProject = "SELECT x.seq FROM {{table}} x WHERE x.project_id = share.project_id AND x.ready_at <= ?1 " +
+const rowsOfProject = "SELECT x.seq FROM {{table}} x WHERE x.due AND x.project_id = share.project_id AND x.ready_at <= ?1 " +
 	"ORDER BY x.ready_at, x.seq LIMIT CAST(?3 AS BIGINT) / (SELECT count(*) FROM share)"
 
 // take writes the claim of rows.
-const take = "UPDATE {{table}} SET status = 'processing', attempt = attempt + 1, ready_at = ?2 WHERE "
+const take = "UPDATE {{table}} SET status = 'processing', attempt = attempt + 1, ready_at = ?2, due = FALSE WHERE "
+
+// markBatch is how many rows that have become due a claim marks as such.
+const markBatch = 1000
+
+// laterRows are rows that have become due since they were written: their time
+// came, or their lease ended. Projects that have only rows for later are none
+// to hop over, so these are marked first.
+const laterRows = "SELECT x.seq FROM {{table}} x WHERE x.ready_at <= ?1 AND NOT x.due ORDER BY x.ready_at LIMIT ?2"
+
+// countDue counts the rows that are due, up to a limit, and says whether some
+// are not marked.
+const countDue = "SELECT (SELECT count(*) FROM (SELECT 1 FROM {{table}} WHERE ready_at <= ?1 LIMIT ?2) AS due) AS rows, " +
+	"EXISTS (SELECT 1 FROM {{table}} WHERE ready_at <= ?1 AND NOT due) AS later"
 
 // claim takes due rows into rows, and reads the given columns of them. If the
 // limit covers all that is due there is nothing to share. If nothing lies
@@ -76,23 +90,32 @@ func (q queue) claim(ctx context.Context, p store.ClaimParams, columns string, r
 	if p.Limit < 1 {
 		return nil
 	}
-	d, now := q.s.dialect, millis(p.Now)
+	d, now, until := q.s.dialect, millis(p.Now), millis(p.LeaseUntil)
 	text := func(sql string) string {
 		return d.numbered(strings.ReplaceAll(sql, "{{table}}", `"`+q.s.prefix+q.name+`"`))
 	}
-	var due []int
-	count := "SELECT count(*) FROM (SELECT 1 FROM {{table}} WHERE ready_at <= ?1 LIMIT ?2) AS due"
-	if err := q.scan(ctx, &due, text(count), now, p.Limit+1); err != nil || due[0] == 0 {
+	run := func(into any, sql string, args ...any) error {
+		return q.statement(ctx, func() error { return q.scan(ctx, into, text(sql), args...) })
+	}
+	var due []struct {
+		Rows  int
+		Later bool
+	}
+	if err := run(&due, countDue, now, p.Limit+1); err != nil || due[0].Rows == 0 {
 		return err
 	}
-	run := func(sql string, args ...any) error {
-		return q.statement(ctx, func() error { return q.scan(ctx, rows, text(sql+" RETURNING "+columns), args...) })
+	columns = " RETURNING " + columns
+	if due[0].Rows <= p.Limit {
+		return run(rows, take+fmt.Sprintf(d.in, dueRows+d.due)+columns, now, until, p.Limit)
 	}
-	if due[0] <= p.Limit {
-		return run(take+fmt.Sprintf(d.in, dueRows+d.due), now, millis(p.LeaseUntil), p.Limit)
+	if due[0].Later {
+		var seqs []int64
+		if err := run(&seqs, "UPDATE {{table}} SET due = TRUE WHERE "+fmt.Sprintf(d.in, laterRows+d.due)+" RETURNING seq", now, markBatch); err != nil {
+			return err
+		}
 	}
 	for _, after := range slices.Compact([]string{p.After, ""}) {
-		if err := run(shareRows+take+fmt.Sprintf(d.in, d.shares), now, millis(p.LeaseUntil), p.Limit, after); err != nil || !empty() {
+		if err := run(rows, shareRows+take+fmt.Sprintf(d.in, d.shares)+columns, now, until, p.Limit, after); err != nil || !empty() {
 			return err
 		}
 	}
@@ -122,11 +145,7 @@ func (q queue) change(ctx context.Context, columns []column, rows []change) (los
 	if q.s.dialect.arrays {
 		return q.changeAtOnce(ctx, columns, rows)
 	}
-	err = q.atomic(ctx, func(ctx context.Context, r records) error {
-		lost, err = queue{r, q.name}.changeEach(ctx, columns, rows)
-		return err
-	})
-	return lost, err
+	return q.changeEach(ctx, columns, rows)
 }
 
 // changeEach changes rows one by one.
@@ -137,21 +156,24 @@ func (q queue) changeEach(ctx context.Context, columns []column, rows []change) 
 	}
 	text := fmt.Sprintf(`UPDATE "%s%s" SET %s WHERE project_id = ? AND id = ? AND attempt = ? AND %s`, q.s.prefix, q.name, strings.Join(set, ", "), held)
 	drop := fmt.Sprintf(`DELETE FROM "%spayloads" WHERE project_id = ? AND execution_id = ?`, q.s.prefix)
-	for _, c := range rows {
-		l := c.lease
-		n, err := q.exec(ctx, text, append(slices.Clone(c.values), l.Project, l.ID, l.Attempt)...)
-		if err != nil {
-			return nil, err
-		}
-		if n == 0 {
-			lost = append(lost, l)
-		} else if q.ends(columns, c) {
-			if _, err := q.exec(ctx, drop, l.Project, l.ID); err != nil {
-				return nil, err
+	err = q.atomicWith(ctx, []string{text, drop}, func(ctx context.Context, r records) error {
+		lost = nil
+		for _, c := range rows {
+			l := c.lease
+			n, err := r.exec(ctx, text, append(slices.Clone(c.values), l.Project, l.ID, l.Attempt)...)
+			if err == nil && n > 0 && q.ends(columns, c) {
+				_, err = r.exec(ctx, drop, l.Project, l.ID)
+			}
+			if err != nil {
+				return err
+			}
+			if n == 0 {
+				lost = append(lost, l)
 			}
 		}
-	}
-	return lost, nil
+		return nil
+	})
+	return lost, err
 }
 
 // ends reports whether a change makes an execution final.
@@ -247,7 +269,7 @@ func (q builds) Claim(ctx context.Context, p store.ClaimParams) ([]store.Claimed
 // buildColumns are what Settle writes of a deployment.
 var buildColumns = []column{
 	{"status", "text"}, {"build_id", "text"}, {"build_started", "bigint"}, {"build_ended", "bigint"}, {"build_logs", "text"}, {"build_size", "bigint"},
-	{"artefact_blob", "text"}, {"updated_at", "bigint"}, {"ready_at", "bigint"},
+	{"artefact_blob", "text"}, {"updated_at", "bigint"}, {"ready_at", "bigint"}, {"due", "boolean"},
 }
 
 // Settle implements store.Queue.
@@ -256,7 +278,7 @@ func (q builds) Settle(ctx context.Context, rows []store.Settlement[store.Deploy
 	for i, s := range rows {
 		d := newDeploymentRow(s.Row)
 		changes[i] = change{s.Lease, []any{
-			d.Status, d.BuildID, nullable(d.BuildStarted), nullable(d.BuildEnded), d.BuildLogs, d.BuildSize, d.ArtefactBlob, d.UpdatedAt, nullable(d.ReadyAt),
+			d.Status, d.BuildID, nullable(d.BuildStarted), nullable(d.BuildEnded), d.BuildLogs, d.BuildSize, d.ArtefactBlob, d.UpdatedAt, nullable(d.ReadyAt), d.Due,
 		}}
 	}
 	lost, err := q.change(ctx, buildColumns, changes)
@@ -283,7 +305,7 @@ func (q runs) Claim(ctx context.Context, p store.ClaimParams) ([]store.Claimed[s
 // runColumns are what Settle writes of an execution.
 var runColumns = []column{
 	{"status", "text"}, {"deployment_id", "text"}, {"response_status_code", "bigint"}, {"response_headers", "text"}, {"logs", "text"}, {"errors", "text"},
-	{"duration", "bigint"}, {"updated_at", "bigint"}, {"ready_at", "bigint"},
+	{"duration", "bigint"}, {"updated_at", "bigint"}, {"ready_at", "bigint"}, {"due", "boolean"},
 }
 
 // Settle implements store.Queue.
@@ -293,7 +315,7 @@ func (q runs) Settle(ctx context.Context, rows []store.Settlement[store.Executio
 		x := s.Row
 		changes[i] = change{s.Lease, []any{
 			string(x.Status), x.DeploymentID, x.ResponseStatusCode, headerList(x.ResponseHeaders), clean(x.Logs), clean(x.Errors),
-			x.Duration.Microseconds(), millis(x.UpdatedAt), nullable(millis(x.ReadyAt)),
+			x.Duration.Microseconds(), millis(x.UpdatedAt), nullable(millis(x.ReadyAt)), due(x.ReadyAt, x.UpdatedAt),
 		}}
 	}
 	lost, err := q.change(ctx, runColumns, changes)

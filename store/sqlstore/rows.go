@@ -97,6 +97,7 @@ type deploymentRow struct {
 	ArtefactBlob  string
 	Attempt       int
 	ReadyAt       int64 `bun:",nullzero"`
+	Due           bool
 	Search        string
 }
 
@@ -106,7 +107,7 @@ func newDeploymentRow(d store.Deployment) *deploymentRow {
 		Type: d.Type, Entrypoint: clean(d.Entrypoint), Commands: clean(d.Commands), Activate: d.Activate, Size: d.Size, SourceBlob: d.SourceBlob,
 		ChunksTotal: d.ChunksTotal, ChunkSize: d.ChunkSize, Chunks: list(d.Chunks), Status: string(d.Status),
 		BuildID: d.BuildID, BuildStarted: millis(d.BuildStarted), BuildEnded: millis(d.BuildEnded), BuildLogs: clean(d.BuildLogs),
-		BuildSize: d.BuildSize, ArtefactBlob: d.ArtefactBlob, Attempt: d.Attempt, ReadyAt: millis(d.ReadyAt),
+		BuildSize: d.BuildSize, ArtefactBlob: d.ArtefactBlob, Attempt: d.Attempt, ReadyAt: millis(d.ReadyAt), Due: due(d.ReadyAt, d.UpdatedAt),
 		Search: searchText(d.ID, d.Entrypoint),
 	}
 }
@@ -171,6 +172,7 @@ type executionRow struct {
 	ScheduledAt        int64 `bun:",nullzero"`
 	Attempt            int
 	ReadyAt            int64 `bun:",nullzero"`
+	Due                bool
 }
 
 func (r *executionRow) record() store.Execution {
@@ -198,6 +200,10 @@ func (s *Store) columns(rows any) string {
 	}
 	return strings.Join(all, ", ")
 }
+
+// due reports whether a row is due when it is written. One that becomes due
+// later is marked when a worker comes to claim, see queue.claim.
+func due(ready, now time.Time) bool { return !ready.IsZero() && !ready.After(now) }
 
 // millis is a time as a column; the zero time is 0, which is stored as NULL.
 func millis(t time.Time) int64 {

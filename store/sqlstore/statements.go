@@ -17,29 +17,59 @@ type statements struct {
 	kept map[string]*sql.Stmt
 }
 
-// prepared returns the statement for a text. What it is used for inside a
-// transaction, which may hold the only connection, is prepared there, and
-// closed with it, unless it is known already.
-func (r records) prepared(ctx context.Context, text string) (*sql.Stmt, error) {
-	all := &r.s.statements
+func (all *statements) get(text string) *sql.Stmt {
 	all.mu.Lock()
-	kept := all.kept[text]
-	all.mu.Unlock()
-	switch {
-	case kept != nil && r.in != nil:
-		return r.in.sql().StmtContext(ctx, kept), nil
-	case kept != nil:
-		return kept, nil
-	case r.in != nil:
-		return r.in.sql().PrepareContext(ctx, text)
+	defer all.mu.Unlock()
+	return all.kept[text]
+}
+
+// prepared returns the statement for a text. Inside a transaction, which may
+// hold the only connection, one that is not known yet is prepared there, and
+// lasts as long: what many rows are written with should be known before.
+func (r records) prepared(ctx context.Context, text string) (*sql.Stmt, error) {
+	if r.in == nil {
+		return r.s.prepare(ctx, text)
 	}
-	// No lock is held while this waits for a connection, or whoever has that
-	// could wait for the lock.
-	made, err := r.s.db.DB.PrepareContext(ctx, text)
+	if own := r.in.prepared[text]; own != nil {
+		return own, nil
+	}
+	var own *sql.Stmt
+	var err error
+	if kept := r.s.statements.get(text); kept != nil {
+		own = r.in.sql().StmtContext(ctx, kept)
+	} else if own, err = r.in.sql().PrepareContext(ctx, text); err != nil {
+		return nil, err
+	}
+	if r.in.prepared == nil {
+		r.in.prepared = map[string]*sql.Stmt{}
+	}
+	r.in.prepared[text] = own
+	return own, nil
+}
+
+// prepare makes a statement known. No lock is held while it waits for a
+// connection, or whoever has that could wait for the lock.
+func (s *Store) prepare(ctx context.Context, text string) (*sql.Stmt, error) {
+	if kept := s.statements.get(text); kept != nil {
+		return kept, nil
+	}
+	made, err := s.db.DB.PrepareContext(ctx, text)
 	if err != nil {
 		return nil, err
 	}
-	return all.keep(text, made)
+	return s.statements.keep(text, made)
+}
+
+// atomicWith is atomic for a fn that executes statements many times.
+func (r records) atomicWith(ctx context.Context, texts []string, fn func(context.Context, records) error) error {
+	if r.in == nil {
+		for _, text := range texts {
+			if _, err := r.s.prepare(ctx, text); err != nil {
+				return err
+			}
+		}
+	}
+	return r.atomic(ctx, fn)
 }
 
 // keep keeps a statement, unless another was quicker.
@@ -95,7 +125,7 @@ func (r records) scan(ctx context.Context, rows any, text string, args ...any) e
 // column is a column that many rows are written to at once.
 type column struct {
 	name string
-	kind string // "text", "bigint" or "bytea"
+	kind string // "text", "bigint", "boolean" or "bytea"
 }
 
 func names(columns []column) string {
@@ -139,6 +169,8 @@ func appendElement(b []byte, v any) []byte {
 	switch v := v.(type) {
 	case nil:
 		return append(b, "NULL"...)
+	case bool:
+		return strconv.AppendBool(b, v)
 	case int:
 		return strconv.AppendInt(b, int64(v), 10)
 	case int64:

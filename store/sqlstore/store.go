@@ -155,8 +155,9 @@ func again(ctx context.Context, fn func(attempt int) error) (err error) {
 // tx implements store.Tx.
 type tx struct {
 	records
-	bun   bun.Tx
-	after []func()
+	bun      bun.Tx
+	prepared map[string]*sql.Stmt
+	after    []func()
 }
 
 // AfterCommit implements store.Tx.

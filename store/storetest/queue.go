@@ -157,6 +157,65 @@ func (s *suite) fair() {
 	}
 }
 
+// comingDue: rows whose time comes, and rows whose lease ends, get their turn
+// like those that were due from the start, also when the clock is set back.
+func (s *suite) comingDue() {
+	project := func(name string) *suite {
+		p := *s
+		p.project += "-" + name
+		return &p
+	}
+	loud, timed, leased, later := project("0-loud"), project("1-timed"), project("2-leased"), project("3-later")
+	s.append(leased.waiting("x", at(1)))
+	if held := leased.claim(at(5), at(10), 1); len(held) != 1 {
+		s.Fatalf("claimed %v", ids(held))
+	}
+	var rows []store.Execution
+	for i := range 100 {
+		rows = append(rows, loud.waiting(fmt.Sprint("x", i), at(1)))
+	}
+	rows = append(rows, timed.waiting("x", at(10)), later.waiting("x", at(1000)))
+	s.append(rows...)
+	for _, c := range []struct {
+		now  int
+		want []string
+	}{{9, []string{loud.project}}, {10, []string{loud.project, timed.project, leased.project}}, {9, []string{loud.project}}} {
+		claimed, err := s.Runs().Claim(s.ctx, store.ClaimParams{Now: at(c.now), LeaseUntil: at(20), Limit: 6})
+		s.must(err)
+		var from []string
+		for _, row := range claimed {
+			if !slices.Contains(from, row.Lease.Project) {
+				from = append(from, row.Lease.Project)
+			}
+		}
+		slices.Sort(from)
+		if !slices.Equal(from, c.want) {
+			s.Errorf("at %d claimed of %v, want %v", c.now, from, c.want)
+		}
+	}
+	// Beyond the limit everything comes, whatever the clock did.
+	if rest := s.claimAll(at(19), at(3000)); rest != 100-6-2-6 {
+		s.Errorf("%d rows were left", rest)
+	}
+	if again := s.claimAll(at(20), at(3000)); again != 6+2+2+6 {
+		s.Errorf("%d rows came back when their lease had ended", again)
+	}
+	if last := s.claimAll(at(1000), at(3000)); last != 1 {
+		s.Errorf("%d rows were due at last", last)
+	}
+}
+
+// claimAll claims until nothing is due, and returns how many rows that were.
+func (s *suite) claimAll(now, until time.Time) (n int) {
+	for {
+		claimed, err := s.Runs().Claim(s.ctx, store.ClaimParams{Now: now, LeaseUntil: until, Limit: 7})
+		if s.must(err); len(claimed) == 0 {
+			return n
+		}
+		n += len(claimed)
+	}
+}
+
 // turns: claims of one row each serve the projects in turn, past any number
 // of projects that have nothing due.
 func (s *suite) turns() {

@@ -43,6 +43,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		"logs":                    (*suite).logs,
 		"queue":                   (*suite).queue,
 		"queue is fair":           (*suite).fair,
+		"queue of what comes due": (*suite).comingDue,
 		"queue leases":            (*suite).leases,
 		"queue takes turns":       (*suite).turns,
 		"payloads":                (*suite).payloads,

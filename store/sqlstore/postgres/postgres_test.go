@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"database/sql"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -42,5 +43,24 @@ func TestShared(t *testing.T) {
 			all[i] = open(t, dsn)
 		}
 		return all
+	})
+}
+
+// BenchmarkStore is on a database whose statistics are up to date, as they are
+// soon after the tables have grown.
+func BenchmarkStore(b *testing.B) {
+	var dsn string
+	storetest.Bench(b, func(b *testing.B) store.Store {
+		dsn = postgrestest.DSN(b)
+		return open(b, dsn)
+	}, func(b *testing.B, _ store.Store) {
+		db, err := sql.Open("pgx", dsn)
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer db.Close()
+		if _, err := db.ExecContext(b.Context(), "VACUUM ANALYZE"); err != nil {
+			b.Fatal(err)
+		}
 	})
 }
