@@ -5,7 +5,7 @@
 // A backend implements [Store] (records, queue, logs) or [Blobs] (archives and
 // artefacts), or both, and proves itself with package storetest. The backends
 // that ship with fnkit are sqlstore (SQL databases through bun) and dirblobs
-// (a directory).
+// (a directory). A store may also be a [Waker].
 //
 // # Rules for every method
 //
@@ -18,5 +18,8 @@
 //     the backend is returned wrapped, so that errors.Is(err, ErrUnavailable)
 //     holds, and the engine decides.
 //   - A missing record is [ErrNotFound], a duplicate key [ErrExists].
+//   - Ids, keys and the names of types and states are what the engine has
+//     checked: letters, digits and a few signs. Other texts may hold anything;
+//     a backend MAY replace what is no UTF-8, and NUL, and finds it by either.
 //   - Returned slices and records belong to the caller.
 package store

@@ -36,6 +36,19 @@ type Queue[T any] interface {
 	NextDue(ctx context.Context) (at time.Time, ok bool, err error)
 }
 
+// Waker is what a Store may be besides: it hears that other stores on the same
+// backend have put rows into a queue, so that an engine need not poll often.
+// Hints may come late, twice, for nothing or not at all; correctness MUST NOT
+// depend on them.
+type Waker interface {
+	// Wakes returns a channel that gets a value when rows may have been queued,
+	// and once as soon as the store listens. Values that nobody has taken yet
+	// are not added to. The channel is closed when ctx ends, the store is closed
+	// or the backend is lost; the caller polls then, and calls Wakes again. A
+	// backend that gives no hints returns nil, on which nothing ever comes.
+	Wakes(ctx context.Context) (<-chan struct{}, error)
+}
+
 // ClaimParams say what to claim.
 type ClaimParams struct {
 	Now        time.Time

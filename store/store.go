@@ -19,9 +19,11 @@ type Store interface {
 	Logs
 
 	// InTx runs fn in one transaction: all its writes become visible together
-	// or not at all. fn MUST use tx and not the store, and may be run more than
-	// once (after a serialization failure), so it must not have effects of its
-	// own. It returns fn's error, or the commit's.
+	// or not at all, and transactions behave as if they ran one after the other,
+	// so that what fn has read holds until the commit. fn MUST use tx and not
+	// the store, and may be run more than once (when two stood in each other's
+	// way), so it must not have effects of its own. It returns fn's error, or
+	// the commit's.
 	InTx(ctx context.Context, fn func(ctx context.Context, tx Tx) error) error
 
 	// DeleteProject removes every record of the project: one call leaves

@@ -14,6 +14,7 @@ func (r records) CreateDeployment(ctx context.Context, d store.Deployment) (int6
 		_, err := r.w.NewInsert().Model(row).ModelTableExpr("?", r.s.table("deployments")).Returning("seq").Exec(ctx)
 		return err
 	})
+	r.enqueued(err, claimable(d.ReadyAt, d.Status))
 	return row.Seq, failed("create deployment", err)
 }
 
@@ -49,6 +50,7 @@ func (r records) UpdateDeployment(ctx context.Context, project, function, id str
 		}
 		d.Project, d.FunctionID, d.ID, d.Seq, d.Attempt = project, function, id, seq, attempt
 		_, err = r.w.NewUpdate().Model(newDeploymentRow(d)).ModelTableExpr("? AS d", r.s.table("deployments")).WherePK().Exec(ctx)
+		r.enqueued(err, claimable(d.ReadyAt, d.Status))
 		return failed("update deployment", err)
 	})
 	if err != nil {

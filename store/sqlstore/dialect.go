@@ -41,6 +41,9 @@ type dialect struct {
 	// lockLog keeps others from adding to a log until the transaction ends, so
 	// that chunks become visible in the order of their sequence.
 	lockLog string
+	// notify tells the others of this prefix and schema that rows were queued,
+	// channel is the name under which they hear of it. Empty: they are not told.
+	notify, channel string
 }
 
 var sqliteDialect = dialect{
@@ -73,6 +76,8 @@ var postgresDialect = dialect{
 	contains: "strpos(%s, ?) > 0",
 	mark:     "$",
 	arrays:   true,
+	notify:   "SELECT pg_notify(?0 || 'wake_' || left(md5(current_schema()), 16), ?1)",
+	channel:  "SELECT ? || 'wake_' || left(md5(current_schema()), 16)",
 	lockLog:  "SELECT pg_advisory_xact_lock(hashtextextended(?, 0))",
 }
 

@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -44,6 +45,12 @@ func (r records) AppendExecutions(ctx context.Context, rows []store.Execution) e
 	if len(rows) == 0 {
 		return nil
 	}
+	err := r.append(ctx, rows)
+	r.enqueued(err, slices.ContainsFunc(rows, func(x store.Execution) bool { return claimable(x.ReadyAt, x.Status) }))
+	return failed("append executions", err)
+}
+
+func (r records) append(ctx context.Context, rows []store.Execution) error {
 	values := make([][]any, len(rows))
 	var payloads [][]any
 	for i := range rows {
@@ -54,9 +61,9 @@ func (r records) AppendExecutions(ctx context.Context, rows []store.Execution) e
 		}
 	}
 	if r.s.dialect.arrays {
-		return failed("append executions", r.statement(ctx, func() error { return r.appendAtOnce(ctx, values, payloads) }))
+		return r.statement(ctx, func() error { return r.appendAtOnce(ctx, values, payloads) })
 	}
-	return failed("append executions", r.appendEach(ctx, values, payloads))
+	return r.appendEach(ctx, values, payloads)
 }
 
 // appendAtOnce inserts rows in one statement.

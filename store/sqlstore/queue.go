@@ -282,6 +282,7 @@ func (q builds) Settle(ctx context.Context, rows []store.Settlement[store.Deploy
 		}}
 	}
 	lost, err := q.change(ctx, buildColumns, changes)
+	q.enqueued(err, slices.ContainsFunc(rows, func(s store.Settlement[store.Deployment]) bool { return claimable(s.Row.ReadyAt, s.Row.Status) }))
 	return lost, failed("settle builds", err)
 }
 
@@ -319,5 +320,6 @@ func (q runs) Settle(ctx context.Context, rows []store.Settlement[store.Executio
 		}}
 	}
 	lost, err := q.change(ctx, runColumns, changes)
+	q.enqueued(err, slices.ContainsFunc(rows, func(s store.Settlement[store.Execution]) bool { return claimable(s.Row.ReadyAt, s.Row.Status) }))
 	return lost, failed("settle runs", err)
 }

@@ -26,6 +26,9 @@ type Options struct {
 	Prefix string
 	// Reader serves reads outside transactions. Default: the handle that writes.
 	Reader *bun.DB
+	// Listen hears what is notified on a channel of Postgres, see Store.Wakes.
+	// Default: nothing is heard.
+	Listen func(ctx context.Context, channel string) (Listener, error)
 	// Close ends the handles when the store is closed. Default: they are the
 	// host's and stay open.
 	Close func() error
@@ -41,6 +44,7 @@ type Store struct {
 	close   func() error
 
 	statements statements
+	hints      hints
 	closing    sync.Once
 }
 
@@ -68,7 +72,7 @@ func New(db *bun.DB, o Options) (*Store, error) {
 	if o.Reader == nil {
 		o.Reader = db
 	}
-	s := &Store{db: db, prefix: o.Prefix, dialect: d, inserts: inserts(o.Prefix), close: o.Close}
+	s := &Store{db: db, prefix: o.Prefix, dialect: d, inserts: inserts(o.Prefix), close: o.Close, hints: newHints(o.Listen)}
 	s.records = records{s: s, r: o.Reader, w: db}
 	return s, nil
 }
@@ -91,6 +95,7 @@ func (s *Store) Ping(ctx context.Context) error {
 
 // Close implements store.Store.
 func (s *Store) Close() error {
+	s.hints.close()
 	err := s.statements.close()
 	s.closing.Do(func() {
 		if s.close != nil {
@@ -131,6 +136,9 @@ func (s *Store) inTx(ctx context.Context, o *sql.TxOptions, fn func(context.Cont
 	if err != nil {
 		return err
 	}
+	if t.queued {
+		s.hint()
+	}
 	for _, f := range t.after {
 		f()
 	}
@@ -158,6 +166,7 @@ type tx struct {
 	bun      bun.Tx
 	prepared map[string]*sql.Stmt
 	after    []func()
+	queued   bool // rows that others may claim
 }
 
 // AfterCommit implements store.Tx.

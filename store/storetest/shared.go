@@ -23,6 +23,7 @@ func RunShared(t *testing.T, open func(t *testing.T, n int) []store.Store) {
 		"leases across engines":       (*suite).takeover,
 		"a log of two writers":        (*suite).twoWriters,
 		"what one writes others read": (*suite).readOthers,
+		"wakes":                       (*suite).wakes,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -309,3 +310,78 @@ func (s *suite) readOthers(stores []store.Store) {
 		s.must(second(s.GetExecution(s.ctx, s.project, "f", id)))
 	}
 }
+
+// wakes: a store that gives hints gives one to the others for whatever puts
+// rows into a queue.
+func (s *suite) wakes(stores []store.Store) {
+	waker, ok := stores[1].(store.Waker)
+	if !ok {
+		return
+	}
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+	wakes, err := waker.Wakes(ctx)
+	if s.must(err); wakes == nil {
+		return
+	}
+	s.hint(wakes, "listening")
+	s.create(s.function("f"))
+	deployment := s.deployment("d", "f")
+	deployment.Status, deployment.ReadyAt = store.DeploymentUploading, time.Time{}
+	s.createDeployment(deployment)
+	s.append(s.execution("done", "f"))
+
+	s.append(s.waiting("x", past(1)))
+	s.hint(wakes, "an execution")
+	claimed := s.claim(past(1), past(10), 1)
+	if len(claimed) != 1 {
+		s.Fatalf("claimed %v", ids(claimed))
+	}
+	claimed[0].Row.Status, claimed[0].Row.ReadyAt = store.ExecutionWaiting, past(20)
+	lost, err := s.Runs().Settle(s.ctx, []store.Settlement[store.Execution]{store.Settlement[store.Execution](claimed[0])})
+	if s.must(err); len(lost) > 0 {
+		s.Fatalf("lost %v", lost)
+	}
+	s.hint(wakes, "an execution that was put back")
+	s.must(s.InTx(s.ctx, func(ctx context.Context, tx store.Tx) error {
+		return tx.AppendExecutions(ctx, []store.Execution{s.waiting("y", past(1)), s.waiting("z", past(1))})
+	}))
+	s.hint(wakes, "executions of a transaction")
+	s.must(second(s.UpdateDeployment(s.ctx, s.project, "f", "d", func(d *store.Deployment) error {
+		d.Status, d.ReadyAt = store.DeploymentWaiting, past(1)
+		return nil
+	})))
+	s.hint(wakes, "an upload that is complete")
+	next := s.deployment("e", "f")
+	s.createDeployment(next)
+	s.hint(wakes, "a deployment")
+
+	again, err := waker.Wakes(s.ctx)
+	s.must(err)
+	s.hint(again, "listening twice")
+	cancel()
+	for open := true; open; { // the rest, and the end
+		select {
+		case _, open = <-wakes:
+		case <-s.bound():
+			s.Fatal("the channel is open after its context has ended")
+		}
+	}
+	s.append(s.waiting("last", past(1)))
+	s.hint(again, "an execution, to who listens still")
+}
+
+func (s *suite) hint(wakes <-chan struct{}, what string) {
+	s.Helper()
+	select {
+	case _, ok := <-wakes:
+		if !ok {
+			s.Fatalf("%s: the channel was closed", what)
+		}
+	case <-s.bound():
+		s.Fatalf("no hint for %s", what)
+	}
+}
+
+// bound is when to give up waiting for what comes by itself.
+func (s *suite) bound() <-chan time.Time { return time.After(20 * time.Second) }

@@ -168,6 +168,46 @@ func TestServerGone(t *testing.T) {
 	}
 }
 
+// TestWakesEnd: hints end with the connection, and with the store.
+func TestWakesEnd(t *testing.T) {
+	t.Parallel()
+	w, dsn := through(t, postgrestest.DSN(t))
+	s := filled(t, dsn)
+	ends := func(wakes <-chan struct{}) {
+		t.Helper()
+		for {
+			select {
+			case _, open := <-wakes:
+				if !open {
+					return
+				}
+			case <-time.After(20 * time.Second):
+				t.Fatal("the channel is still open")
+			}
+		}
+	}
+	wakes, err := s.Wakes(t.Context())
+	if err != nil || wakes == nil {
+		t.Fatalf("%v, %v", wakes, err)
+	}
+	w.set(true)
+	ends(wakes)
+	if _, err := s.Wakes(t.Context()); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("without a server: %v", err)
+	}
+	w.set(false)
+	if wakes, err = s.Wakes(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	ends(wakes)
+	if _, err := s.Wakes(t.Context()); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("of a closed store: %v", err)
+	}
+}
+
 // TestServerGoneInATransaction: nothing of it is there.
 func TestServerGoneInATransaction(t *testing.T) {
 	t.Parallel()

@@ -43,19 +43,52 @@ func Open(ctx context.Context, dsn string) (*sqlstore.Store, error) {
 	db.SetMaxIdleConns(connections / 2)
 	db.SetConnMaxIdleTime(5 * time.Minute)
 	db.SetConnMaxLifetime(time.Hour) // also after the server's addresses have changed
-	s, err := open(ctx, db)
+	s, err := open(ctx, db, config)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("postgres: open: %w", err), db.Close())
 	}
 	return s, nil
 }
 
-func open(ctx context.Context, db *sql.DB) (*sqlstore.Store, error) {
-	s, err := sqlstore.New(bun.NewDB(db, pgdialect.New()), sqlstore.Options{Close: db.Close})
+func open(ctx context.Context, db *sql.DB, config *pgx.ConnConfig) (*sqlstore.Store, error) {
+	listen := func(ctx context.Context, channel string) (sqlstore.Listener, error) {
+		return listen(ctx, config, channel)
+	}
+	s, err := sqlstore.New(bun.NewDB(db, pgdialect.New()), sqlstore.Options{Listen: listen, Close: db.Close})
 	if err != nil {
 		return nil, err
 	}
 	return s, s.Migrate(ctx)
+}
+
+// listener has a connection of its own, beside those of the handle.
+type listener struct{ conn *pgx.Conn }
+
+func listen(ctx context.Context, config *pgx.ConnConfig, channel string) (sqlstore.Listener, error) {
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{channel}.Sanitize()); err != nil {
+		return nil, errors.Join(err, conn.Close(ctx))
+	}
+	return listener{conn}, nil
+}
+
+// Wait implements sqlstore.Listener.
+func (l listener) Wait(ctx context.Context) (string, error) {
+	n, err := l.conn.WaitForNotification(ctx)
+	if err != nil {
+		return "", err
+	}
+	return n.Payload, nil
+}
+
+// Close implements sqlstore.Listener.
+func (l listener) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	return l.conn.Close(ctx)
 }
 
 // settings are those of each session, unless the DSN says otherwise. An engine
