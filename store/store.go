@@ -217,7 +217,8 @@ type Blobs interface {
 	// whole or, on any error or crash, not at all; an existing one is replaced.
 	Put(ctx context.Context, key string, r io.Reader) (size int64, err error)
 	// Open returns the blob and its size, or ErrNotFound. A blob that is deleted or
-	// replaced while open stays readable.
+	// replaced while open stays readable, as long as it is being read. Reads may
+	// end with ctx.
 	Open(ctx context.Context, key string) (r io.ReadSeekCloser, size int64, err error)
 	// Delete removes a blob; one that does not exist is not an error.
 	Delete(ctx context.Context, key string) error

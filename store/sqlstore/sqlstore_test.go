@@ -32,9 +32,11 @@ type database struct {
 	columns string
 }
 
+var kinds = map[string]func(*testing.T) database{"sqlite": inFile, "postgres": inSchema}
+
 // each runs a test on every kind of database.
 func each(t *testing.T, test func(*testing.T, database)) {
-	for name, kind := range map[string]func(*testing.T) database{"sqlite": inFile, "postgres": inSchema} {
+	for name, kind := range kinds {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			test(t, kind(t))

@@ -10,9 +10,10 @@ import (
 	"sync"
 )
 
-// statements are prepared when they are first needed, and kept: they serve
-// what happens all the time. The rest goes through bun.
+// statements of one handle are prepared when they are first needed, and kept:
+// they serve what happens all the time. The rest goes through bun.
 type statements struct {
+	db   *sql.DB
 	mu   sync.Mutex
 	kept map[string]*sql.Stmt
 }
@@ -28,7 +29,7 @@ func (all *statements) get(text string) *sql.Stmt {
 // lasts as long: what many rows are written with should be known before.
 func (r records) prepared(ctx context.Context, text string) (*sql.Stmt, error) {
 	if r.in == nil {
-		return r.s.prepare(ctx, text)
+		return r.s.statements.prepare(ctx, text)
 	}
 	if own := r.in.prepared[text]; own != nil {
 		return own, nil
@@ -49,22 +50,22 @@ func (r records) prepared(ctx context.Context, text string) (*sql.Stmt, error) {
 
 // prepare makes a statement known. No lock is held while it waits for a
 // connection, or whoever has that could wait for the lock.
-func (s *Store) prepare(ctx context.Context, text string) (*sql.Stmt, error) {
-	if kept := s.statements.get(text); kept != nil {
+func (all *statements) prepare(ctx context.Context, text string) (*sql.Stmt, error) {
+	if kept := all.get(text); kept != nil {
 		return kept, nil
 	}
-	made, err := s.db.DB.PrepareContext(ctx, text)
+	made, err := all.db.PrepareContext(ctx, text)
 	if err != nil {
 		return nil, err
 	}
-	return s.statements.keep(text, made)
+	return all.keep(text, made)
 }
 
 // atomicWith is atomic for a fn that executes statements many times.
 func (r records) atomicWith(ctx context.Context, texts []string, fn func(context.Context, records) error) error {
 	if r.in == nil {
 		for _, text := range texts {
-			if _, err := r.s.prepare(ctx, text); err != nil {
+			if _, err := r.s.statements.prepare(ctx, text); err != nil {
 				return err
 			}
 		}

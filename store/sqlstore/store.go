@@ -43,7 +43,8 @@ type Store struct {
 	inserts [2]string // see the func
 	close   func() error
 
-	statements statements
+	statements statements // on db
+	reads      statements // on the reader
 	hints      hints
 	closing    sync.Once
 }
@@ -73,6 +74,7 @@ func New(db *bun.DB, o Options) (*Store, error) {
 		o.Reader = db
 	}
 	s := &Store{db: db, prefix: o.Prefix, dialect: d, inserts: inserts(o.Prefix), close: o.Close, hints: newHints(o.Listen)}
+	s.statements.db, s.reads.db = db.DB, o.Reader.DB
 	s.records = records{s: s, r: o.Reader, w: db}
 	return s, nil
 }
@@ -96,7 +98,7 @@ func (s *Store) Ping(ctx context.Context) error {
 // Close implements store.Store.
 func (s *Store) Close() error {
 	s.hints.close()
-	err := s.statements.close()
+	err := errors.Join(s.statements.close(), s.reads.close())
 	s.closing.Do(func() {
 		if s.close != nil {
 			err = errors.Join(err, s.close())

@@ -1,0 +1,2 @@
+DROP TABLE {{prefix}}blob_chunks;
+DROP TABLE {{prefix}}blobs;
