@@ -107,7 +107,8 @@ var shared container
 
 // script runs a server that ends by itself, should the tests be killed.
 const script = `PATH="$PATH:$(echo /usr/lib/postgresql/*/bin)"
-initdb -D /tmp/data -A trust -U postgres -E UTF8 >/dev/null && exec timeout 1800 postgres -D /tmp/data -c listen_addresses='*' -c fsync=off -c max_connections=300 -c unix_socket_directories=/tmp`
+initdb -D /tmp/data -A trust -U postgres -E UTF8 >/dev/null && echo 'host all all all trust' >>/tmp/data/pg_hba.conf &&
+exec timeout 1800 postgres -D /tmp/data -c listen_addresses='*' -c fsync=off -c max_connections=300 -c unix_socket_directories=/tmp`
 
 func (c *container) start() (string, error) {
 	c.once.Do(func() { c.dsn, c.err = c.up() })
