@@ -36,9 +36,13 @@ func (q queue) Renew(ctx context.Context, leases []store.Lease, until time.Time)
 
 // NextDue implements store.Queue.
 func (q queue) NextDue(ctx context.Context) (time.Time, bool, error) {
-	var at sql.NullInt64
-	err := q.r.NewRaw("SELECT min(ready_at) FROM ? WHERE ready_at IS NOT NULL", q.s.table(q.name)).Scan(ctx, &at)
-	return moment(at.Int64), at.Valid, failed("next due", err)
+	var at []int64
+	// Not min(), for which a planner may read them all.
+	err := q.r.NewRaw("SELECT ready_at FROM ? WHERE ready_at IS NOT NULL ORDER BY ready_at LIMIT 1", q.s.table(q.name)).Scan(ctx, &at)
+	if err != nil || len(at) == 0 {
+		return time.Time{}, false, failed("next due", err)
+	}
+	return moment(at[0]), true, nil
 }
 
 // dueRows are the rows that are due, the first due first. Of the parameters of
@@ -51,16 +55,18 @@ const dueRows = "SELECT x.seq FROM {{table}} x WHERE x.ready_at <= ?1 ORDER BY x
 // after the cursor, until it has found as many projects as there are rows to
 // take (after the clock was set back it may meet some that are not due again);
 // of each, as many rows are taken as divide the limit evenly. Ordering by a
-// window over the whole backlog would read it.
+// window over the whole backlog would read it. So may EXISTS and min(): a
+// planner whose statistics were taken when the queue was empty thinks nothing of
+// reading all of it. Hence the queries for one row.
 const shareRows = `WITH RECURSIVE p (project_id, found) AS (
-  SELECT (SELECT min(project_id) FROM {{table}} WHERE due AND ready_at IS NOT NULL AND project_id > ?4), 0
+  SELECT (SELECT project_id FROM {{table}} WHERE due AND ready_at IS NOT NULL AND project_id > ?4 ORDER BY project_id LIMIT 1), 0
   UNION ALL
-  SELECT (SELECT min(project_id) FROM {{table}} WHERE due AND ready_at IS NOT NULL AND project_id > p.project_id),
-    found + CASE WHEN EXISTS (SELECT 1 FROM {{table}} x WHERE x.due AND x.project_id = p.project_id AND x.ready_at <= ?1) THEN 1 ELSE 0 END
+  SELECT (SELECT project_id FROM {{table}} WHERE due AND ready_at IS NOT NULL AND project_id > p.project_id ORDER BY project_id LIMIT 1),
+    found + CASE WHEN (SELECT 1 FROM {{table}} x WHERE x.due AND x.project_id = p.project_id AND x.ready_at <= ?1 LIMIT 1) IS NULL THEN 0 ELSE 1 END
   FROM p WHERE p.project_id IS NOT NULL AND found < CAST(?3 AS BIGINT)
 ), share AS MATERIALIZED (
   SELECT project_id FROM p WHERE project_id IS NOT NULL
-  AND EXISTS (SELECT 1 FROM {{table}} x WHERE x.due AND x.project_id = p.project_id AND x.ready_at <= ?1) LIMIT CAST(?3 AS BIGINT)
+  AND (SELECT 1 FROM {{table}} x WHERE x.due AND x.project_id = p.project_id AND x.ready_at <= ?1 LIMIT 1) IS NOT NULL LIMIT CAST(?3 AS BIGINT)
 ) `
 
 // rowsOfProject are the rows of one project's share.
@@ -78,10 +84,10 @@ const markBatch = 1000
 // to hop over, so these are marked first.
 const laterRows = "SELECT x.seq FROM {{table}} x WHERE x.ready_at <= ?1 AND NOT x.due ORDER BY x.ready_at LIMIT ?2"
 
-// countDue counts the rows that are due, up to a limit, and says whether some
-// are not marked.
-const countDue = "SELECT (SELECT count(*) FROM (SELECT 1 FROM {{table}} WHERE ready_at <= ?1 LIMIT ?2) AS due) AS rows, " +
-	"EXISTS (SELECT 1 FROM {{table}} WHERE ready_at <= ?1 AND NOT due) AS later"
+// countDue counts the rows that are due, up to a limit, and says when the first
+// of those is due that are not marked.
+const countDue = "SELECT (SELECT count(*) FROM (SELECT 1 FROM {{table}} WHERE ready_at <= ?1 ORDER BY ready_at LIMIT ?2) AS due) AS rows, " +
+	"(SELECT ready_at FROM {{table}} WHERE ready_at IS NOT NULL AND NOT due ORDER BY ready_at LIMIT 1) AS later"
 
 // claim takes due rows into rows, and reads the given columns of them. If the
 // limit covers all that is due there is nothing to share. If nothing lies
@@ -99,7 +105,7 @@ func (q queue) claim(ctx context.Context, p store.ClaimParams, columns string, r
 	}
 	var due []struct {
 		Rows  int
-		Later bool
+		Later sql.NullInt64
 	}
 	if err := run(&due, countDue, now, p.Limit+1); err != nil || due[0].Rows == 0 {
 		return err
@@ -108,7 +114,7 @@ func (q queue) claim(ctx context.Context, p store.ClaimParams, columns string, r
 	if due[0].Rows <= p.Limit {
 		return run(rows, take+fmt.Sprintf(d.in, dueRows+d.due)+columns, now, until, p.Limit)
 	}
-	if due[0].Later {
+	if due[0].Later.Valid && due[0].Later.Int64 <= now {
 		var seqs []int64
 		if err := run(&seqs, "UPDATE {{table}} SET due = TRUE WHERE "+fmt.Sprintf(d.in, laterRows+d.due)+" RETURNING seq", now, markBatch); err != nil {
 			return err
@@ -128,8 +134,10 @@ type change struct {
 	values []any
 }
 
-// held is the condition that a lease holds a row.
-const held = "ready_at IS NOT NULL AND status IN ('processing', 'building')"
+// held is the condition that a lease holds a row. It is none that the indexes
+// of the queue serve: a planner whose statistics were taken when the queue was
+// empty would read all of it.
+const held = "coalesce(ready_at, 0) <> 0 AND status IN ('processing', 'building')"
 
 // change writes values to rows that leases hold, and returns the leases that
 // hold none. Rows are written in the order of their keys, so that two changes
@@ -224,23 +232,30 @@ func (q queue) changeAtOnce(ctx context.Context, columns []column, rows []change
 // leaseColumns are what a change begins with.
 var leaseColumns = []column{{"project_id", "text"}, {"id", "text"}, {"attempt", "bigint"}}
 
+// changeText finds the rows by their keys one by one, and then takes them by
+// their sequence: joining on the keys, a planner whose statistics were taken
+// when nothing was in work would read the whole table or all that is in work.
 func (q queue) changeText(columns []column) string {
 	all := append(slices.Clone(leaseColumns), columns...)
 	set := make([]string, len(columns))
 	for i, c := range columns {
 		set[i] = c.name + " = v." + c.name
 	}
-	const text = `WITH v (%[3]s) AS MATERIALIZED (SELECT * FROM %[4]s), changed AS (
+	const text = `WITH v AS MATERIALIZED (
+  SELECT u.*, (SELECT q.seq FROM "%[1]s%[2]s" q WHERE q.project_id = u.project_id AND q.id = u.id) AS seq FROM %[4]s AS u (%[3]s)
+), changed AS (
   UPDATE "%[1]s%[2]s" AS q SET %[5]s FROM v
-  WHERE q.project_id = v.project_id AND q.id = v.id AND q.attempt = v.attempt AND q.%[6]s
+  WHERE q.seq = ANY(ARRAY(SELECT seq FROM v)) AND q.seq = v.seq AND q.attempt = v.attempt AND %[6]s
   RETURNING q.project_id, q.id, q.attempt, q.status
 )%[7]s SELECT project_id, id, attempt FROM changed`
 	drop := ""
 	if q.name == "executions" {
-		drop = fmt.Sprintf(`, dropped AS (DELETE FROM "%spayloads" AS p USING changed AS c
-  WHERE p.project_id = c.project_id AND p.execution_id = c.id AND c.status IN ('%s', '%s'))`, q.s.prefix, store.ExecutionCompleted, store.ExecutionFailed)
+		drop = fmt.Sprintf(`, dropped AS (
+  DELETE FROM "%spayloads" AS p USING changed AS c WHERE p.project_id = c.project_id AND p.execution_id = c.id AND c.status IN ('%s', '%s', '%s')
+)`, q.s.prefix, store.ExecutionCompleted, store.ExecutionFailed, store.ExecutionCanceled)
 	}
-	return fmt.Sprintf(text, q.s.prefix, q.name, names(all), unnest(all, 1), strings.Join(set, ", "), strings.ReplaceAll(held, "status", "q.status"), drop)
+	return fmt.Sprintf(text, q.s.prefix, q.name, names(all), unnest(all, 1), strings.Join(set, ", "),
+		strings.NewReplacer("ready_at", "q.ready_at", "status", "q.status").Replace(held), drop)
 }
 
 func (q queue) changeArgs(columns []column, rows []change) []any {

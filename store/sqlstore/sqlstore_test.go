@@ -274,3 +274,30 @@ func exercise(t *testing.T, s *sqlstore.Store, project string) {
 		t.Fatalf("%d executions, %v", len(rows), err)
 	}
 }
+
+// TestPayloadsGoWithTheEnd: what an execution was given is dropped when it is
+// final, not before.
+func TestPayloadsGoWithTheEnd(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, d database) {
+		s, db := d.store(t), d.open()
+		must(t, s.Migrate(t.Context()))
+		for _, end := range []store.ExecutionStatus{store.ExecutionCompleted, store.ExecutionFailed, store.ExecutionCanceled} {
+			row := store.Execution{Project: "p", ID: string(end), FunctionID: "f", Status: store.ExecutionWaiting, ReadyAt: at(1), Payload: []byte("sealed")}
+			must(t, s.AppendExecutions(t.Context(), []store.Execution{row}))
+			for _, next := range []store.Execution{{Status: store.ExecutionWaiting, ReadyAt: at(1)}, {Status: end}} {
+				claimed, err := s.Runs().Claim(t.Context(), store.ClaimParams{Now: at(1), LeaseUntil: at(2), Limit: 1})
+				if err != nil || len(claimed) != 1 {
+					t.Fatal(len(claimed), err)
+				}
+				if lost, err := s.Runs().Settle(t.Context(), []store.Settlement[store.Execution]{{Lease: claimed[0].Lease, Row: next}}); err != nil || len(lost) != 0 {
+					t.Fatal(lost, err)
+				}
+				var left int
+				if err := db.NewRaw("SELECT count(*) FROM fnkit_payloads").Scan(t.Context(), &left); err != nil || (left == 0) != next.Status.Final() {
+					t.Errorf("%s: %d payloads are left, %v", next.Status, left, err)
+				}
+			}
+		}
+	})
+}

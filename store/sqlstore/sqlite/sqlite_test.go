@@ -207,32 +207,6 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 }
 
-// TestPayloadsGoWithTheEnd: what an execution was given is dropped when it is
-// final, not before.
-func TestPayloadsGoWithTheEnd(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "db")
-	s, db := open(t, path), host(t, path)
-	row := executions(0, 1)
-	row[0].Status, row[0].ReadyAt, row[0].Payload = store.ExecutionWaiting, time.UnixMilli(1), []byte("sealed")
-	if err := s.AppendExecutions(t.Context(), row); err != nil {
-		t.Fatal(err)
-	}
-	for _, end := range []store.Execution{{Status: store.ExecutionWaiting, ReadyAt: time.UnixMilli(1)}, {Status: store.ExecutionCompleted}} {
-		claimed, err := s.Runs().Claim(t.Context(), store.ClaimParams{Now: time.UnixMilli(1), LeaseUntil: time.UnixMilli(2), Limit: 1})
-		if err != nil || len(claimed) != 1 {
-			t.Fatal(len(claimed), err)
-		}
-		if lost, err := s.Runs().Settle(t.Context(), []store.Settlement[store.Execution]{{Lease: claimed[0].Lease, Row: end}}); err != nil || len(lost) != 0 {
-			t.Fatal(lost, err)
-		}
-		var left bool
-		if err := db.QueryRow("SELECT count(*) > 0 FROM fnkit_payloads").Scan(&left); err != nil || left == end.Status.Final() {
-			t.Errorf("%s: a payload is left: %v, %v", end.Status, left, err)
-		}
-	}
-}
-
 // fill makes records in every table, more executions than one batch deletes.
 func fill(t *testing.T, s *sqlstore.Store) {
 	t.Helper()

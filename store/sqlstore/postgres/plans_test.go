@@ -1,0 +1,134 @@
+package postgres_test
+
+import (
+	"database/sql"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect/pgdialect"
+
+	"github.com/fnkit/fnkit/store"
+	"github.com/fnkit/fnkit/store/sqlstore"
+	"github.com/fnkit/fnkit/store/sqlstore/postgres/postgrestest"
+)
+
+// TestPlans counts the rows that the queue reads: as many as it needs, however
+// many others there are, and whatever the planner believes. It believes most of
+// the time that the queue is empty, because it looked when it was.
+func TestPlans(t *testing.T) {
+	t.Parallel()
+	db, err := sql.Open("pgx", postgrestest.DSN(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.SetMaxOpenConns(1) // the server counts for each session apart
+	s, err := sqlstore.New(bun.NewDB(db, pgdialect.New()), sqlstore.Options{Close: db.Close})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	if err := s.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	exec := func(statement string) {
+		t.Helper()
+		if _, err := db.ExecContext(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var version int
+	if err := db.QueryRowContext(t.Context(), "SELECT current_setting('server_version_num')::int / 10000").Scan(&version); err != nil || version < 15 {
+		t.Skipf("needs Postgres 15 to see what is read: %d, %v", version, err)
+	}
+	rows := func(kind string, n int, change func(i int, x *store.Execution)) {
+		t.Helper()
+		all := make([]store.Execution, n)
+		for i := range all {
+			at := time.UnixMilli(int64(1000 + i))
+			all[i] = store.Execution{Project: "p", ID: fmt.Sprint(kind, i), FunctionID: "f", CreatedAt: at, UpdatedAt: at, Status: store.ExecutionCompleted}
+			change(i, &all[i])
+		}
+		if err := s.AppendExecutions(t.Context(), all); err != nil {
+			t.Fatal(err)
+		}
+	}
+	queue := func(i int, x *store.Execution) {
+		x.Status, x.ReadyAt, x.Payload = store.ExecutionWaiting, x.CreatedAt, []byte("sealed")
+	}
+	rows("final", 10_000, func(int, *store.Execution) {})
+	exec("VACUUM ANALYZE")
+	rows("loud", 10_000, queue)
+	rows("other", 500, func(i int, x *store.Execution) { queue(i, x); x.Project = fmt.Sprint("q", i) })
+	rows("working", 2000, func(i int, x *store.Execution) {
+		queue(i, x)
+		x.Status, x.ReadyAt = store.ExecutionProcessing, time.UnixMilli(1e9)
+	})
+	rows("later", 2000, func(i int, x *store.Execution) {
+		queue(i, x)
+		x.Project, x.ReadyAt = fmt.Sprint("r", i), time.UnixMilli(1e9)
+	})
+	for _, statistics := range []string{"old", "new"} {
+		if statistics == "new" {
+			exec("VACUUM ANALYZE")
+		}
+		for round := range 8 { // after five the server may settle for one plan
+			before := reads(t, db)
+			work(t, s)
+			for name, n := range reads(t, db) {
+				// A project, or a row, is sought a few times.
+				if n -= before[name]; n > 800 {
+					t.Errorf("%s statistics, round %d: %d rows of %s are read to claim and settle 100", statistics, round, n, name)
+				}
+			}
+		}
+	}
+}
+
+// work claims and settles a hundred rows.
+func work(t *testing.T, s *sqlstore.Store) {
+	t.Helper()
+	claimed, err := s.Runs().Claim(t.Context(), store.ClaimParams{Now: time.UnixMilli(1e6), LeaseUntil: time.UnixMilli(1e9), Limit: 100})
+	if err != nil || len(claimed) == 0 {
+		t.Fatalf("claimed %d, %v", len(claimed), err)
+	}
+	settled := make([]store.Settlement[store.Execution], len(claimed))
+	for i, c := range claimed {
+		c.Row.Status, c.Row.ReadyAt = store.ExecutionCompleted, time.Time{}
+		settled[i] = store.Settlement[store.Execution](c)
+	}
+	if lost, err := s.Runs().Settle(t.Context(), settled); err != nil || len(lost) > 0 {
+		t.Fatalf("lost %v, %v", lost, err)
+	}
+	if _, ok, err := s.Runs().NextDue(t.Context()); err != nil || !ok {
+		t.Fatalf("next due: %v, %v", ok, err)
+	}
+}
+
+// reads are how many rows were read so far, by the index or table they were read from.
+func reads(t *testing.T, db *sql.DB) map[string]int {
+	t.Helper()
+	if _, err := db.ExecContext(t.Context(), "SELECT pg_stat_force_next_flush()"); err != nil {
+		t.Fatal(err)
+	}
+	found, err := db.QueryContext(t.Context(), `SELECT relname, seq_tup_read FROM pg_stat_user_tables WHERE schemaname = current_schema()
+UNION ALL SELECT indexrelname, idx_tup_read FROM pg_stat_user_indexes WHERE schemaname = current_schema()`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer found.Close()
+	all := map[string]int{}
+	for found.Next() {
+		var name string
+		var n int
+		if err := found.Scan(&name, &n); err != nil {
+			t.Fatal(err)
+		}
+		all[name] = n
+	}
+	if err := found.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
