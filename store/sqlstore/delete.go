@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"context"
+	"slices"
 
 	"github.com/uptrace/bun"
 
@@ -24,11 +25,9 @@ func (r records) DeleteFunction(ctx context.Context, project, id string) (blobs 
 			return nil, failed("delete executions", err)
 		}
 	}
-	err = r.atomic(ctx, func(ctx context.Context, r records) error {
-		if blobs, err = r.blobsOf(ctx, project, id); err != nil {
-			return err
-		}
-		return r.deleteFunction(ctx, project, id)
+	err = r.atomic(ctx, func(ctx context.Context, r records) (err error) {
+		blobs, err = r.deleteFunction(ctx, project, id)
+		return err
 	})
 	return blobs, failed("delete function", err)
 }
@@ -65,16 +64,9 @@ func (r records) deleteExecutions(ctx context.Context, project string, ids []str
 	return err
 }
 
-// blobsOf returns the keys of the blobs that a function's deployments hold.
-func (r records) blobsOf(ctx context.Context, project, function string) (blobs []string, err error) {
-	err = r.r.NewRaw("SELECT source_blob FROM ?0 WHERE project_id = ?1 AND function_id = ?2 AND source_blob <> '' "+
-		"UNION ALL SELECT artefact_blob FROM ?0 WHERE project_id = ?1 AND function_id = ?2 AND artefact_blob <> ''",
-		r.s.table("deployments"), project, function).Scan(ctx, &blobs)
-	return blobs, failed("list blobs", err)
-}
-
-// deleteFunction removes the rows of a function from every table.
-func (r records) deleteFunction(ctx context.Context, project, id string) error {
+// deleteFunction removes the rows of a function from every table, and returns
+// the keys of the blobs that its deployments held.
+func (r records) deleteFunction(ctx context.Context, project, id string) (blobs []string, err error) {
 	for _, l := range []struct {
 		kind  store.LogKind
 		table string
@@ -82,22 +74,30 @@ func (r records) deleteFunction(ctx context.Context, project, id string) error {
 		_, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND kind = ? AND id IN (SELECT id FROM ? WHERE project_id = ? AND function_id = ?)",
 			r.s.table("logs"), project, string(l.kind), r.s.table(l.table), project, id)
 		if err != nil {
-			return failed("delete logs", err)
+			return nil, failed("delete logs", err)
 		}
 	}
-	for _, table := range []string{"payloads", "executions", "deployments", "variables"} {
+	for _, table := range []string{"payloads", "executions", "variables"} {
 		if _, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND function_id = ?", r.s.table(table), project, id); err != nil {
-			return failed("delete "+table, err)
+			return nil, failed("delete "+table, err)
 		}
+	}
+	var held []struct{ SourceBlob, ArtefactBlob string }
+	err = r.w.NewRaw("DELETE FROM ? WHERE project_id = ? AND function_id = ? RETURNING source_blob, artefact_blob", r.s.table("deployments"), project, id).Scan(ctx, &held)
+	if err != nil {
+		return nil, failed("delete deployments", err)
+	}
+	for _, h := range held {
+		blobs = append(blobs, h.SourceBlob, h.ArtefactBlob)
 	}
 	res, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND id = ?", r.s.table("functions"), project, id)
 	if err != nil {
-		return failed("delete function", err)
+		return nil, failed("delete function", err)
 	}
 	if n, err := res.RowsAffected(); err != nil || n == 0 {
-		return orNotFound(err)
+		return nil, orNotFound(err)
 	}
-	return nil
+	return slices.DeleteFunc(blobs, func(key string) bool { return key == "" }), nil
 }
 
 // DeleteProject implements store.Store, in batches. Functions go first, so

@@ -301,3 +301,48 @@ func TestPayloadsGoWithTheEnd(t *testing.T) {
 		}
 	})
 }
+
+// TestWithin: an execution is queued together with what the host writes.
+func TestWithin(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, d database) {
+		db := d.open()
+		s, err := sqlstore.New(db, sqlstore.Options{})
+		must(t, err)
+		t.Cleanup(func() { s.Close() })
+		must(t, s.Migrate(t.Context()))
+		d.exec(t, "CREATE TABLE orders (id TEXT)")
+		refusal := errors.New("refused")
+		for _, answer := range []error{refusal, nil} {
+			told := 0
+			var committed func()
+			err := db.RunInTx(t.Context(), nil, func(ctx context.Context, host bun.Tx) error {
+				var tx store.Tx
+				tx, committed = s.Within(host)
+				tx.AfterCommit(func() { told++ })
+				_, err := host.ExecContext(ctx, "INSERT INTO orders (id) VALUES ('o')")
+				row := store.Execution{Project: "p", ID: "x", FunctionID: "f", Status: store.ExecutionWaiting, ReadyAt: at(1)}
+				if err := errors.Join(err, tx.AppendExecutions(ctx, []store.Execution{row})); err != nil {
+					return err
+				}
+				// A refusal of the store's does not spoil the host's transaction.
+				if err := tx.AppendExecutions(ctx, []store.Execution{row}); !errors.Is(err, store.ErrExists) {
+					return fmt.Errorf("the same once more: %w", err)
+				}
+				return answer
+			})
+			if err != answer {
+				t.Fatal(err)
+			}
+			if err == nil {
+				committed()
+			}
+			var orders int
+			must(t, db.NewRaw("SELECT count(*) FROM orders").Scan(t.Context(), &orders))
+			_, found := s.GetExecution(t.Context(), "p", "f", "x")
+			if want := answer == nil; (orders == 1) != want || (found == nil) != want || (told == 1) != want {
+				t.Errorf("after %v: %d orders, execution %v, told %d times", answer, orders, found, told)
+			}
+		}
+	})
+}

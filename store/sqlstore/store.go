@@ -24,7 +24,8 @@ import (
 type Options struct {
 	// Prefix starts the name of every table. Default: "fnkit_".
 	Prefix string
-	// Reader serves reads outside transactions. Default: the handle that writes.
+	// Reader serves reads outside transactions. It must see what was committed:
+	// a replica that lags does not do. Default: the handle that writes.
 	Reader *bun.DB
 	// Listen hears what is notified on a channel of Postgres, see Store.Wakes.
 	// Default: nothing is heard.
@@ -135,16 +136,21 @@ func (s *Store) inTx(ctx context.Context, o *sql.TxOptions, fn func(context.Cont
 		}
 		return failed("transaction", err)
 	})
-	if err != nil {
-		return err
+	if err == nil {
+		t.committed()
 	}
-	if t.queued {
-		s.hint()
-	}
-	for _, f := range t.after {
-		f()
-	}
-	return nil
+	return err
+}
+
+// Within returns a store.Tx on a transaction of the host's, on the same
+// database: what is written with it is committed together with what the host
+// writes, or not at all. After the commit the host calls committed, which does
+// what AfterCommit was told; after a rollback it does not. On Postgres, a
+// transaction that looks before it writes should be serializable.
+func (s *Store) Within(host bun.Tx) (t store.Tx, committed func()) {
+	within := &tx{bun: host}
+	within.records = records{s: s, r: host, w: host, in: within}
+	return within, within.committed
 }
 
 // attempts is how often something is tried that fails by standing in the way
@@ -169,6 +175,15 @@ type tx struct {
 	prepared map[string]*sql.Stmt
 	after    []func()
 	queued   bool // rows that others may claim
+}
+
+func (t *tx) committed() {
+	if t.queued {
+		t.s.hint()
+	}
+	for _, f := range t.after {
+		f()
+	}
 }
 
 // AfterCommit implements store.Tx.

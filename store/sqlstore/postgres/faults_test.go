@@ -321,7 +321,7 @@ func cancelWaiting(ctx context.Context, cancel func(), dsn string) {
 func TestATransactionThatStandsStill(t *testing.T) {
 	t.Parallel()
 	dsn := postgrestest.DSN(t)
-	sleeper, other := open(t, postgrestest.With(dsn, "idle_in_transaction_session_timeout", "200ms")), open(t, dsn)
+	sleeper, other := open(t, postgrestest.With(dsn, "idle_in_transaction_session_timeout", "3s")), open(t, dsn)
 	row := store.Execution{Project: "p", ID: "x", FunctionID: "f", Status: store.ExecutionWaiting, ReadyAt: time.Unix(1, 0)}
 	if err := other.AppendExecutions(t.Context(), []store.Execution{row}); err != nil {
 		t.Fatal(err)

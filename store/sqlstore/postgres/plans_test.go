@@ -77,8 +77,9 @@ func TestPlans(t *testing.T) {
 			before := reads(t, db)
 			work(t, s)
 			for name, n := range reads(t, db) {
-				// A project, or a row, is sought a few times.
-				if n -= before[name]; n > 800 {
+				// A project, or a row, is sought a few times, past what was claimed
+				// before: while another session may still see that, it stays.
+				if n -= before[name]; n > 5000 {
 					t.Errorf("%s statistics, round %d: %d rows of %s are read to claim and settle 100", statistics, round, n, name)
 				}
 			}
