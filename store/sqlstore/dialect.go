@@ -26,7 +26,7 @@ type dialect struct {
 	// lock is what a read of a row is for that the transaction is about to write.
 	lock string
 	// due ends the query for rows to claim, shares is the one for rows of each
-	// project in share, see shareRows. Rows that others are claiming are left out.
+	// project p in share, see shareRows. Rows that others are claiming are left out.
 	due, shares string
 	// in is the condition that a sequence is one of a query's.
 	in string
@@ -48,7 +48,7 @@ type dialect struct {
 
 var sqliteDialect = dialect{
 	types:    []string{"{{seq}}", "INTEGER PRIMARY KEY", "{{text}}", "TEXT", "{{bytes}}", "BLOB", "{{tie}}", ""},
-	shares:   "SELECT e.seq FROM share CROSS JOIN {{table}} e WHERE e.seq IN (" + rowsOfProject + ")",
+	shares:   "SELECT e.seq FROM share AS p CROSS JOIN {{table}} e WHERE e.seq IN (" + rowsOfProject + ")",
 	in:       "seq IN (%s)",
 	contains: "instr(%s, ?) > 0",
 	mark:     "?",
@@ -70,7 +70,7 @@ var postgresDialect = dialect{
 	turn:   "LOCK TABLE ? IN SHARE UPDATE EXCLUSIVE MODE",
 	lock:   "UPDATE",
 	due:    " FOR UPDATE SKIP LOCKED",
-	shares: "SELECT e.seq FROM share CROSS JOIN LATERAL (" + rowsOfProject + " FOR UPDATE SKIP LOCKED) e",
+	shares: "SELECT e.seq FROM share AS p CROSS JOIN LATERAL (" + rowsOfProject + " FOR UPDATE SKIP LOCKED) e",
 	// Not IN: the planner may join a query with the whole table.
 	in:       "seq = ANY(ARRAY(%s))",
 	contains: "strpos(%s, ?) > 0",

@@ -55,23 +55,29 @@ const dueRows = "SELECT x.seq FROM {{table}} x WHERE x.ready_at <= ?1 ORDER BY x
 // after the cursor, until it has found as many projects as there are rows to
 // take (after the clock was set back it may meet some that are not due again);
 // of each, as many rows are taken as divide the limit evenly. Ordering by a
-// window over the whole backlog would read it. So may EXISTS and min(): a
-// planner whose statistics were taken when the queue was empty thinks nothing of
-// reading all of it. Hence the queries for one row.
+// window over the whole backlog would read it.
+//
+// So would a planner that thinks there is none, or that all of it is of one
+// project, because that was so when it looked. It would take EXISTS for a join,
+// min() for an aggregate, and a filter on another index for as good as this
+// one. Hence the queries for one row, in the order of this index alone.
 const shareRows = `WITH RECURSIVE p (project_id, found) AS (
   SELECT (SELECT project_id FROM {{table}} WHERE due AND ready_at IS NOT NULL AND project_id > ?4 ORDER BY project_id LIMIT 1), 0
   UNION ALL
   SELECT (SELECT project_id FROM {{table}} WHERE due AND ready_at IS NOT NULL AND project_id > p.project_id ORDER BY project_id LIMIT 1),
-    found + CASE WHEN (SELECT 1 FROM {{table}} x WHERE x.due AND x.project_id = p.project_id AND x.ready_at <= ?1 LIMIT 1) IS NULL THEN 0 ELSE 1 END
+    found + CASE WHEN (SELECT 1 FROM {{table}} x WHERE ` + dueOfProject + ` LIMIT 1) IS NULL THEN 0 ELSE 1 END
   FROM p WHERE p.project_id IS NOT NULL AND found < CAST(?3 AS BIGINT)
 ), share AS MATERIALIZED (
-  SELECT project_id FROM p WHERE project_id IS NOT NULL
-  AND (SELECT 1 FROM {{table}} x WHERE x.due AND x.project_id = p.project_id AND x.ready_at <= ?1 LIMIT 1) IS NOT NULL LIMIT CAST(?3 AS BIGINT)
+  SELECT p.project_id FROM p WHERE p.project_id IS NOT NULL
+  AND (SELECT 1 FROM {{table}} x WHERE ` + dueOfProject + ` LIMIT 1) IS NOT NULL LIMIT CAST(?3 AS BIGINT)
 ) `
 
+// dueOfProject are the due rows x of the project of p. It is a range of one
+// project, because an order by what is equal is none.
+const dueOfProject = "x.due AND x.project_id >= p.project_id AND x.project_id <= p.project_id AND x.ready_at <= ?1 ORDER BY x.project_id, x.ready_at, x.seq"
+
 // rowsOfProject are the rows of one project's share.
-const rowsOfProject = "SELECT x.seq FROM {{table}} x WHERE x.due AND x.project_id = share.project_id AND x.ready_at <= ?1 " +
-	"ORDER BY x.ready_at, x.seq LIMIT CAST(?3 AS BIGINT) / (SELECT count(*) FROM share)"
+const rowsOfProject = "SELECT x.seq FROM {{table}} x WHERE " + dueOfProject + " LIMIT CAST(?3 AS BIGINT) / (SELECT count(*) FROM share)"
 
 // take writes the claim of rows.
 const take = "UPDATE {{table}} SET status = 'processing', attempt = attempt + 1, ready_at = ?2, due = FALSE WHERE "
