@@ -176,7 +176,7 @@ func benchClaim(b *testing.B, s store.Store, projects int, tuned func(*testing.B
 		for j := range 5 {
 			rows = append(rows, store.Execution{
 				Project: fmt.Sprintf("p%06d", i), ID: fmt.Sprint(j), FunctionID: "f", Status: store.ExecutionWaiting,
-				ReadyAt: time.UnixMilli(int64(1 + i%2*1000)),
+				UpdatedAt: time.UnixMilli(1), ReadyAt: time.UnixMilli(int64(1 + i%2*1000)),
 			})
 		}
 	}
