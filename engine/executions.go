@@ -162,7 +162,7 @@ func (p *Project) DeleteExecution(ctx context.Context, by Actor, function, id st
 	if err != nil {
 		return fail(err, TypeExecution)
 	}
-	err = p.e.store.DeleteExecution(ctx, p.id, function, id, store.ExecutionCompleted, store.ExecutionFailed, store.ExecutionCanceled, store.ExecutionScheduled)
+	err = p.e.store.DeleteExecution(ctx, p.id, function, id, store.ExecutionCompleted, store.ExecutionFailed, store.ExecutionCanceled, store.ExecutionDead, store.ExecutionScheduled)
 	if errors.Is(err, store.ErrConflict) {
 		return Errorf(TypeExecutionOngoing, "")
 	}
@@ -213,6 +213,33 @@ func (p *Project) CancelExecution(ctx context.Context, by Actor, function, id st
 		}
 		p.emit(ctx, by, "functions."+function+".executions."+id+".update", x)
 	}
+	return masked(x, by), nil
+}
+
+// ReplayExecution queues a dead letter again, with the request it was queued
+// with and all its attempts, and returns it. It runs what is active by then.
+// Errors: function_not_found, execution_not_found, execution_not_dead.
+func (p *Project) ReplayExecution(ctx context.Context, by Actor, function, id string) (Execution, error) {
+	if _, err := p.enter(ctx, by, ScopeExecutionWrite); err != nil {
+		return Execution{}, err
+	}
+	if !by.Trusted() {
+		return Execution{}, Errorf(TypeFunction, "")
+	}
+	x, err := p.e.store.ReplayExecution(ctx, p.id, function, id, p.e.now())
+	switch {
+	case errors.Is(err, store.ErrConflict):
+		return Execution{}, Errorf(TypeExecutionAlive, "")
+	case errors.Is(err, store.ErrNotFound):
+		if err := p.visible(ctx, by, function); err != nil {
+			return Execution{}, err
+		}
+		return Execution{}, Errorf(TypeExecution, "")
+	case err != nil:
+		return Execution{}, fail(err, "")
+	}
+	p.e.runs.wake()
+	p.emit(ctx, by, "functions."+function+".executions."+id+".update", masked(x, by))
 	return masked(x, by), nil
 }
 
@@ -287,7 +314,7 @@ func (p *Project) newExecution(k *known, by Actor, a ExecuteParams) Execution {
 	now := p.e.now()
 	return Execution{
 		Project: p.id, ID: ids.New(p.e.clock.Now()), FunctionID: k.fn.ID, DeploymentID: k.dep.ID, CreatedAt: now, UpdatedAt: now,
-		UserID: by.UserID, Trigger: store.TriggerHTTP,
+		UserID: by.UserID, Trigger: store.TriggerHTTP, Priority: k.fn.Policy.Priority,
 		RequestMethod: a.Method, RequestPath: a.Path, RequestHeaders: keep(a.Headers, storedRequestHeaders),
 	}
 }

@@ -1,11 +1,12 @@
 package engine
 
 import (
+	"io"
+	"time"
+
 	"github.com/fnkit/fnkit/events"
 	"github.com/fnkit/fnkit/sandbox"
 	"github.com/fnkit/fnkit/store"
-	"io"
-	"time"
 )
 
 // Records, as the store defines them.
@@ -22,6 +23,8 @@ type (
 	BlobInfo         = store.BlobInfo
 	Policy           = store.Policy
 	CatchUp          = store.CatchUp
+	Retry            = store.Retry
+	Failure          = store.Failure
 )
 
 // What becomes of runs of a schedule that were missed.
@@ -70,24 +73,6 @@ type FunctionParams struct {
 	Policy PolicyParams
 	// Template deploys a template at create.
 	Template Template
-}
-
-// PolicyParams change a Policy. What is nil is kept, on create it is the
-// default; a pointer to the zero value goes back to the default.
-type PolicyParams struct {
-	TimeZone *string
-	CatchUp  *CatchUp
-}
-
-// over returns a policy with the changes.
-func (p PolicyParams) over(policy Policy) Policy {
-	if p.TimeZone != nil {
-		policy.TimeZone = *p.TimeZone
-	}
-	if p.CatchUp != nil {
-		policy.CatchUp = *p.CatchUp
-	}
-	return policy
 }
 
 // DefaultTimeout is the timeout of a function that asks for none, in seconds.

@@ -103,7 +103,7 @@ func (p *Project) triggered(f Function, by Actor, t TriggerParams) (Execution, e
 	}
 	x := Execution{
 		Project: p.id, ID: ids.New(p.e.clock.Now()), FunctionID: f.ID, DeploymentID: f.Deployment, CreatedAt: now, UpdatedAt: now,
-		UserID: by.UserID, Trigger: store.TriggerEvent, Event: t.Name, Status: store.ExecutionWaiting, ReadyAt: now,
+		UserID: by.UserID, Trigger: store.TriggerEvent, Event: t.Name, Status: store.ExecutionWaiting, ReadyAt: now, Priority: f.Policy.Priority,
 		RequestMethod: "POST", RequestPath: "/", RequestHeaders: keep(headers, storedRequestHeaders),
 	}
 	var err error

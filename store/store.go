@@ -168,6 +168,9 @@ type Executions interface {
 	// drops its payload: the worker that holds it, if one does, loses its lease.
 	// It returns the execution. ErrConflict if it is final, ErrNotFound.
 	CancelExecution(ctx context.Context, project, function, id, errors string, at time.Time) (Execution, error)
+	// ReplayExecution puts a dead execution back into the queue, due at at, with no
+	// Tries and no Losses, and returns it. ErrConflict if it is not dead, ErrNotFound.
+	ReplayExecution(ctx context.Context, project, function, id string, at time.Time) (Execution, error)
 	// ListExecutions returns the executions of the function that match q.
 	// reader, if not empty, restricts it to those whose UserID is reader, and
 	// leaves Logs and Errors out, which no reader may see; see also PageLogs.
