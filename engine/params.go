@@ -15,6 +15,7 @@ type (
 	Deployment       = store.Deployment
 	DeploymentStatus = store.DeploymentStatus
 	Execution        = store.Execution
+	Tx               = store.Tx
 	ExecutionStatus  = store.ExecutionStatus
 	Header           = store.Header
 	Runtime          = sandbox.Runtime
@@ -120,7 +121,12 @@ type ExecuteParams struct {
 	// future, queues it for then; it needs Async.
 	Async       bool
 	ScheduledAt time.Time
-	ClientIP    string
+	// IdempotencyKey, of up to 255 characters, makes repeating the call safe: within
+	// Limits.IdempotencyWindow, calls of one caller with one key execute the
+	// function once and get the same answer, also after a crash. Empty: each call
+	// is one of its own.
+	IdempotencyKey string
+	ClientIP       string
 }
 
 // TriggerParams describe an event of the host's.
@@ -141,6 +147,8 @@ type ExecuteResult struct {
 	Execution
 	ResponseHeaders []Header // all of them
 	ResponseBody    []byte
+	// Repeated: the answer is that of an earlier call with the same IdempotencyKey.
+	Repeated bool
 }
 
 // StreamRequest is a request to a function whose answer is passed on as it is produced.

@@ -35,7 +35,7 @@ func (e *Engine) runQueued(ctx context.Context, c store.Claimed[Execution]) {
 		x.Tries++
 		e.retry(&x, policy.Retry, out.why)
 	}
-	if x.Status == store.ExecutionFailed && policy.Retry.Attempts > 0 {
+	if x.Status == store.ExecutionFailed && policy.Retry.Attempts > 0 && c.Row.Payload != nil {
 		x.Status = store.ExecutionDead
 		e.observe.deadLettered(x)
 	}
@@ -79,6 +79,9 @@ func (e *Engine) retry(x *Execution, r Retry, why Failure) {
 	e.observe.retried(*x)
 }
 
+// errCut ends a synchronous execution whose engine died, see runOnce.
+var errCut = Errorf(TypeUnavailable, "The server that ran the execution ended before it did. Synchronous executions are not run again.")
+
 // errLosses ends an execution that may be what ends the engines that run it.
 var errLosses = Errorf(TypeServer, "The execution was given up: %d times the server that ran it ended, or lost its database, before the execution did.", maxLosses)
 
@@ -89,6 +92,9 @@ const maxLosses = 10
 // An error means that it did not run. The policy is that of its function, as
 // far as it could be read.
 func (e *Engine) runClaimed(ctx context.Context, x *Execution) (policy Policy, by Actor, out outcome, err error) {
+	if x.Payload == nil {
+		return policy, System, outcome{}, errCut
+	}
 	p, err := e.secrets.openPayload(*x)
 	if err != nil {
 		return policy, System, outcome{}, err
@@ -133,6 +139,9 @@ func (e *Engine) postpone(l store.Lease, x *Execution, err error) {
 	var known *Error
 	errors.As(err, &known)
 	switch {
+	case known == errCut:
+		e.giveUp(x, known.Message)
+		return
 	case known != nil && (known.Kind == Busy || known.Kind == Unavailable):
 	case known != nil && (known.Kind != Internal || known == errLosses):
 		e.giveUp(x, known.Message)

@@ -107,6 +107,9 @@ func (a *API) createExecution(c *call) error {
 	if p.Async {
 		status = http.StatusAccepted
 	}
+	if res.Repeated {
+		c.w.Header().Set("Idempotency-Replayed", "true")
+	}
 	return c.execution(status, res, p.Async)
 }
 
@@ -122,6 +125,8 @@ func (a *API) executeParams(c *call) (function string, p engine.ExecuteParams, e
 		Headers:     c.in.headers("headers"),
 		ScheduledAt: c.in.minute("scheduledAt", a.cfg.Clock.Now()),
 		ClientIP:    a.clientIP(c.r),
+
+		IdempotencyKey: c.r.Header.Get("Idempotency-Key"),
 	}
 	if c.in.err != nil {
 		return "", p, c.in.err

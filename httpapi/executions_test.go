@@ -400,6 +400,31 @@ func TestReplayExecution(t *testing.T) {
 	s.post(t, "/functions/"+fn+"/executions/nobody/replay", nil).ok(404).fails("execution_not_found")
 }
 
+// One key, one execution: the answer comes again, marked as such.
+func TestIdempotencyKey(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	fn := s.deployed(t, "echo")
+	once := s.user(alice).with("Idempotency-Key", "k1")
+	for _, async := range []bool{false, true} {
+		status := map[bool]int{false: 201, true: 202}[async]
+		once := once.with("Idempotency-Key", fmt.Sprint("k", async))
+		first := once.execute(t, fn, "async", async, "body", "b").ok(status)
+		if first.header.Get("Idempotency-Replayed") != "" {
+			t.Error("the first is marked as repeated")
+		}
+		again := once.execute(t, fn, "async", async, "body", "b").ok(status)
+		if again.header.Get("Idempotency-Replayed") != "true" || again.id() != first.id() || again.text("responseBody") != first.text("responseBody") {
+			t.Errorf("got %s, first %s", again.raw, first.raw)
+		}
+		once.execute(t, fn, "async", async, "body", "other").ok(409).fails("execution_key_reused")
+		s.await(t, "/functions/"+fn+"/executions/"+first.id(), "completed")
+		s.do(t, "DELETE", "/functions/"+fn+"/executions/"+first.id(), nil).ok(204)
+		once.execute(t, fn, "async", async, "body", "b").ok(404).fails("execution_not_found")
+	}
+	once.with("Idempotency-Key", strings.Repeat("k", 256)).execute(t, fn).ok(400).fails("general_argument_invalid")
+}
+
 func TestFailedExecutions(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, func(u *setup) { u.cfg.Limits.SyncTimeout, u.cfg.Limits.ResponseBody = 100*time.Millisecond, 1000 })

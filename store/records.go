@@ -93,16 +93,19 @@ const (
 type Key struct {
 	Project   string
 	Kind      KeyKind
-	Name      string // chosen by whoever did it, up to 255 bytes
+	Name      string // chosen by whoever did it, up to 512 bytes
 	Value     string // what came of it
 	ExpiresAt time.Time
+	Answer    []byte // what was answered in the end, sealed by the engine; nil: nothing yet
 }
 
 // KeyKind says what the names of keys are.
 type KeyKind string
 
-// EventKey names events that were triggered.
-const EventKey KeyKind = "event"
+const (
+	EventKey     KeyKind = "event"     // ids of events that were triggered
+	ExecutionKey KeyKind = "execution" // idempotency keys of executions
+)
 
 // Deployment is one version of a function's code together with its build:
 // each deployment is built at most once.

@@ -106,6 +106,12 @@ type Keys interface {
 	// expired at now. If one has not, it returns that and ErrExists. Within a
 	// transaction the key is claimed together with what was done.
 	ClaimKey(ctx context.Context, k Key, now time.Time) (held Key, err error)
+	// AnswerKey sets the Answer of the key of k's Project, Kind, Name and Value.
+	// ErrNotFound if there is none.
+	AnswerKey(ctx context.Context, k Key) error
+	// DeleteKey removes the key of k's Project, Kind, Name and Value. One that does
+	// not exist is not an error.
+	DeleteKey(ctx context.Context, k Key) error
 	// DeleteKeys removes up to limit keys of all projects that have expired at
 	// now, and returns how many.
 	DeleteKeys(ctx context.Context, now time.Time, limit int) (n int, err error)
