@@ -61,6 +61,7 @@ type Limits struct {
 	ResponseBody      int           // bytes of a response kept whole, for the API. Default: 20 MiB
 	LogSize           int           // bytes kept of each of an execution's logs and errors, and of a build's log. Default: 1 000 000
 	Variables         int           // per function. Default: 1000
+	Queued            int           // executions of one function in the queue, about; more are refused. Default: 100 000. Those of events and schedules are not
 	IdempotencyWindow time.Duration // how long an idempotency key is remembered. Default: 24 h
 	Chain             int           // how many functions may cause one another's executions through events. Default: 8
 	Environment       int           // bytes of a function's variables together, as JSON. Default: 768 KiB, what drivers can hand over
@@ -117,6 +118,11 @@ type Hooks struct {
 type ProjectLimits struct {
 	Functions int // functions that may exist
 	Instances int // instances that may live at once, within Instances.PerProject
+	// Concurrency is how many executions of the project run at once and Rate how
+	// fast they begin: of queued ones over all engines, which wait; of synchronous
+	// ones on each engine, which are refused.
+	Concurrency int
+	Rate        Rate
 }
 
 // Location is where a client is.
@@ -191,6 +197,7 @@ func (l Limits) withDefaults() Limits {
 	l.ResponseBody = cmp.Or(l.ResponseBody, 20<<20)
 	l.LogSize = cmp.Or(l.LogSize, 1_000_000)
 	l.Variables = cmp.Or(l.Variables, 1000)
+	l.Queued = cmp.Or(l.Queued, 100_000)
 	l.IdempotencyWindow = cmp.Or(l.IdempotencyWindow, 24*time.Hour)
 	l.Chain = cmp.Or(l.Chain, 8)
 	l.Environment = cmp.Or(l.Environment, 768<<10)
@@ -219,7 +226,7 @@ func (c Config) validate() error {
 		"Limits.SourceSize": l.SourceSize, "Limits.UnpackedSize": l.UnpackedSize, "Limits.UnpackedFiles": int64(l.UnpackedFiles),
 		"Limits.ArtefactSize": l.ArtefactSize, "Limits.UploadPause": int64(l.UploadPause), "Limits.Timeout": int64(l.Timeout), "Limits.BuildTimeout": int64(l.BuildTimeout),
 		"Limits.SyncTimeout": int64(l.SyncTimeout), "Limits.StartTimeout": int64(l.StartTimeout), "Limits.RequestBody": int64(l.RequestBody),
-		"Limits.ResponseBody": int64(l.ResponseBody), "Limits.LogSize": int64(l.LogSize), "Limits.Variables": int64(l.Variables), "Limits.Environment": int64(l.Environment), "Limits.Chain": int64(l.Chain), "Limits.IdempotencyWindow": int64(l.IdempotencyWindow),
+		"Limits.ResponseBody": int64(l.ResponseBody), "Limits.LogSize": int64(l.LogSize), "Limits.Variables": int64(l.Variables), "Limits.Environment": int64(l.Environment), "Limits.Chain": int64(l.Chain), "Limits.IdempotencyWindow": int64(l.IdempotencyWindow), "Limits.Queued": int64(l.Queued),
 		"Instances.Max": int64(c.Instances.Max), "Instances.PerProject": int64(c.Instances.PerProject), "Instances.PerDeployment": int64(c.Instances.PerDeployment), "Instances.Concurrency": int64(c.Instances.Concurrency),
 		"Instances.Waiting": int64(c.Instances.Waiting), "Instances.Wait": int64(c.Instances.Wait), "Instances.Idle": int64(c.Instances.Idle),
 		"Work.Runs": int64(c.Work.Runs), "Work.Builds": int64(c.Work.Builds), "Work.Poll": int64(c.Work.Poll),

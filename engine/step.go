@@ -29,7 +29,8 @@ func (e *Engine) Step(ctx context.Context) (next time.Time, did bool, err error)
 	now := e.clock.Now()
 	e.pool.EvictIdle(now.Add(-e.cfg.Instances.Idle))
 	e.sweepIfDue(ctx, now)
-	for _, work := range []func(context.Context, time.Time) (bool, error){e.fire, e.builds.drain, e.runs.drain} {
+	unpark := func(ctx context.Context, _ time.Time) (bool, error) { return e.unpark(ctx, "") }
+	for _, work := range []func(context.Context, time.Time) (bool, error){e.fire, unpark, e.builds.drain, e.runs.drain} {
 		had, err := work(ctx, now)
 		if err != nil {
 			return time.Time{}, did, fmt.Errorf("engine: step: %w", err)

@@ -43,6 +43,7 @@ type Records interface {
 	Deployments
 	Variables
 	Executions
+	Gates
 }
 
 // Tx is a transaction, see Store.InTx.
