@@ -42,6 +42,7 @@ type Config struct {
 	Limits    Limits    // sizes and durations a client can reach
 	Instances Instances // how many instances live, and how long
 	Work      Work      // the queue's workers
+	Retention Retention // how long what is over is kept
 	Hooks     Hooks     // what only the host knows
 	Identity  Identity  // what functions are told about this server
 }
@@ -88,6 +89,22 @@ type Work struct {
 	Grace        time.Duration // how long after a function's timeout its process is killed. Default: 1 s
 }
 
+// Retention says how long records are kept that are over. Any engine on the
+// store removes them, in small batches. A zero field takes its default, and a
+// negative one keeps for ever. ProjectLimits may say otherwise for a project.
+type Retention struct {
+	// Executions is how long an execution is kept, with its logs, from when it
+	// was created or ended, whichever is later. Default: 14 days.
+	Executions time.Duration
+	// Deployments is how many of a function's newest ready deployments are kept;
+	// older ones go with their archives, whether or not their build succeeded.
+	// The active one stays, and what is not built yet. Default: all are kept.
+	Deployments int
+	// Every is how often it is looked, the first time at Start. Default: 1 h.
+	// Keys that have expired and old chunks of logs go at the same time.
+	Every time.Duration
+}
+
 // Hooks are what only the host knows. Each may be nil.
 type Hooks struct {
 	// Projects says whether a project exists, and its quotas. An error that is
@@ -116,6 +133,8 @@ type Hooks struct {
 type ProjectLimits struct {
 	Functions int // functions that may exist
 	Instances int // instances that may live at once, within Instances.PerProject
+	// Retention takes the place of the engine's where it is not zero; Every is ignored.
+	Retention Retention
 }
 
 // Location is where a client is.
@@ -168,6 +187,9 @@ func (c Config) withDefaults() Config {
 	w.Poll = cmp.Or(w.Poll, time.Second)
 	w.MaxStaleness = cmp.Or(w.MaxStaleness, time.Second)
 	w.Grace = cmp.Or(w.Grace, time.Second)
+	c.Retention.Executions = cmp.Or(c.Retention.Executions, 14*24*time.Hour)
+	c.Retention.Deployments = cmp.Or(c.Retention.Deployments, -1)
+	c.Retention.Every = cmp.Or(c.Retention.Every, time.Hour)
 	id := &c.Identity
 	id.Endpoint = cmp.Or(id.Endpoint, "http://localhost/v1")
 	id.Host = cmp.Or(id.Host, "localhost")
@@ -221,7 +243,7 @@ func (c Config) validate() error {
 		"Instances.Max": int64(c.Instances.Max), "Instances.PerProject": int64(c.Instances.PerProject), "Instances.PerDeployment": int64(c.Instances.PerDeployment), "Instances.Concurrency": int64(c.Instances.Concurrency),
 		"Instances.Waiting": int64(c.Instances.Waiting), "Instances.Wait": int64(c.Instances.Wait), "Instances.Idle": int64(c.Instances.Idle),
 		"Work.Runs": int64(c.Work.Runs), "Work.Builds": int64(c.Work.Builds), "Work.Poll": int64(c.Work.Poll),
-		"Work.MaxStaleness": int64(c.Work.MaxStaleness), "Work.Grace": int64(c.Work.Grace),
+		"Work.MaxStaleness": int64(c.Work.MaxStaleness), "Work.Grace": int64(c.Work.Grace), "Retention.Every": int64(c.Retention.Every),
 	} {
 		check(v > 0, "%s: %d is not positive", name, v)
 	}

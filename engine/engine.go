@@ -35,7 +35,8 @@ type Engine struct {
 	runs      *worker[Execution]
 	artefacts *artefacts
 	life      lifecycle
-	swept     time.Time // by Step, last
+	swept     time.Time // when, last; see keepHouse
+	retained  time.Time
 
 	probe sync.Mutex
 	caps  *sandbox.Capabilities // since they were asked for

@@ -18,6 +18,7 @@ type observer struct {
 	starts     metric.Float64Histogram
 	builds     metric.Int64Counter
 	drift      metric.Float64Histogram
+	gone       metric.Int64Counter
 }
 
 func newObserver(c Config) (*observer, error) {
@@ -27,12 +28,13 @@ func newObserver(c Config) (*observer, error) {
 		provider = metricnoop.NewMeterProvider()
 	}
 	m := provider.Meter("github.com/fnkit/fnkit/engine")
-	var errs [5]error
+	var errs [6]error
 	o.executions, errs[0] = m.Int64Counter("fnkit.executions", metric.WithDescription("Executions that ended, by status and trigger."))
 	o.duration, errs[1] = m.Float64Histogram("fnkit.execution.duration", metric.WithUnit("s"), metric.WithDescription("Time the function's code ran."))
 	o.starts, errs[2] = m.Float64Histogram("fnkit.instance.start", metric.WithUnit("s"), metric.WithDescription("Time to start an instance."))
 	o.builds, errs[3] = m.Int64Counter("fnkit.builds", metric.WithDescription("Builds that ended, by status."))
 	o.drift, errs[4] = m.Float64Histogram("fnkit.schedule.drift", metric.WithUnit("s"), metric.WithDescription("How late a scheduled run was queued."))
+	o.gone, errs[5] = m.Int64Counter("fnkit.retention.removed", metric.WithDescription("Old records that were removed, by kind."))
 	return o, errors.Join(errs[:]...)
 }
 
@@ -60,5 +62,11 @@ func (o *observer) built(ctx context.Context, d Deployment) {
 func (o *observer) fired(ctx context.Context, late time.Duration) {
 	if o.on {
 		o.drift.Record(ctx, late.Seconds())
+	}
+}
+
+func (o *observer) removed(ctx context.Context, kind string, n int) {
+	if o.on {
+		o.gone.Add(ctx, int64(n), metric.WithAttributes(attribute.String("kind", kind)))
 	}
 }
