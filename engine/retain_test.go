@@ -28,6 +28,7 @@ const day = 24 * time.Hour
 func TestOldExecutionsGo(t *testing.T) {
 	t.Parallel()
 	kit := enginetest.New(t, fnbox.Funcs{"f": ok}, func(c *engine.Config) {
+		c.Retention = engine.Retention{}
 		c.Hooks.Projects = func(_ context.Context, project string) (engine.ProjectLimits, error) {
 			return engine.ProjectLimits{Retention: map[string]engine.Retention{
 				"brief": {Executions: day}, "forever": {Executions: -1},
@@ -73,6 +74,7 @@ func TestAnUnknownProjectIsKept(t *testing.T) {
 	t.Parallel()
 	unknown := false
 	kit := enginetest.New(t, fnbox.Funcs{"f": ok}, func(c *engine.Config) {
+		c.Retention = engine.Retention{}
 		c.Hooks.Projects = func(context.Context, string) (engine.ProjectLimits, error) {
 			if unknown {
 				return engine.ProjectLimits{}, engine.Errorf(engine.TypeProject, "")
