@@ -61,6 +61,7 @@ type Limits struct {
 	RequestBody   int           // bytes of an execution's body. Default: 10 485 760
 	ResponseBody  int           // bytes of a response kept whole, for the API. Default: 20 MiB
 	LogSize       int           // bytes kept of each of an execution's logs and errors, and of a build's log. Default: 1 000 000
+	Followers     int           // who follow logs at once, through one engine. Default: 1000
 	Variables     int           // per function. Default: 1000
 	Chain         int           // how many functions may cause one another's executions through events. Default: 8
 	Environment   int           // bytes of a function's variables together, as JSON. Default: 768 KiB, what drivers can hand over
@@ -211,6 +212,7 @@ func (l Limits) withDefaults() Limits {
 	l.RequestBody = cmp.Or(l.RequestBody, 10_485_760)
 	l.ResponseBody = cmp.Or(l.ResponseBody, 20<<20)
 	l.LogSize = cmp.Or(l.LogSize, 1_000_000)
+	l.Followers = cmp.Or(l.Followers, 1000)
 	l.Variables = cmp.Or(l.Variables, 1000)
 	l.Chain = cmp.Or(l.Chain, 8)
 	l.Environment = cmp.Or(l.Environment, 768<<10)
@@ -239,7 +241,7 @@ func (c Config) validate() error {
 		"Limits.SourceSize": l.SourceSize, "Limits.UnpackedSize": l.UnpackedSize, "Limits.UnpackedFiles": int64(l.UnpackedFiles),
 		"Limits.ArtefactSize": l.ArtefactSize, "Limits.UploadPause": int64(l.UploadPause), "Limits.Timeout": int64(l.Timeout), "Limits.BuildTimeout": int64(l.BuildTimeout),
 		"Limits.SyncTimeout": int64(l.SyncTimeout), "Limits.StartTimeout": int64(l.StartTimeout), "Limits.RequestBody": int64(l.RequestBody),
-		"Limits.ResponseBody": int64(l.ResponseBody), "Limits.LogSize": int64(l.LogSize), "Limits.Variables": int64(l.Variables), "Limits.Environment": int64(l.Environment), "Limits.Chain": int64(l.Chain),
+		"Limits.ResponseBody": int64(l.ResponseBody), "Limits.LogSize": int64(l.LogSize), "Limits.Followers": int64(l.Followers), "Limits.Variables": int64(l.Variables), "Limits.Environment": int64(l.Environment), "Limits.Chain": int64(l.Chain),
 		"Instances.Max": int64(c.Instances.Max), "Instances.PerProject": int64(c.Instances.PerProject), "Instances.PerDeployment": int64(c.Instances.PerDeployment), "Instances.Concurrency": int64(c.Instances.Concurrency),
 		"Instances.Waiting": int64(c.Instances.Waiting), "Instances.Wait": int64(c.Instances.Wait), "Instances.Idle": int64(c.Instances.Idle),
 		"Work.Runs": int64(c.Work.Runs), "Work.Builds": int64(c.Work.Builds), "Work.Poll": int64(c.Work.Poll),

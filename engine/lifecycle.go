@@ -168,6 +168,20 @@ func (e *Engine) Ready(ctx context.Context) error {
 	return fail(e.store.Ping(ctx), "")
 }
 
+// stopping returns a channel that is closed when the engine begins to stop; nil:
+// it does not run.
+func (e *Engine) stopping() (<-chan struct{}, error) {
+	e.life.mu.Lock()
+	defer e.life.mu.Unlock()
+	switch e.life.state {
+	case created:
+		return nil, nil
+	case running:
+		return e.life.claim.Done(), nil
+	}
+	return nil, errNotRunning()
+}
+
 // call begins a synchronous call and returns the context it runs on; the
 // caller calls done when it is over.
 func (e *Engine) call() (ctx context.Context, done func(), err error) {

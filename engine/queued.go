@@ -80,6 +80,8 @@ func (e *Engine) runClaimed(ctx context.Context, x *Execution) (Actor, outcome, 
 		return p.Actor, outcome{}, Errorf(TypeUnauthorized, "The function was disabled before the execution began.")
 	}
 	a := newAnswer(e.cfg.Limits, nil)
+	a.live = newRunLog(e, *x)
+	defer func() { e.endRunLog(ctx, a.live, *x) }()
 	c, err := e.prepare(ctx, k, x, p.Actor, p.IP, a)
 	if err != nil {
 		return p.Actor, outcome{}, err

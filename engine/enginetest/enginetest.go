@@ -56,7 +56,7 @@ func New(t testing.TB, funcs fnbox.Funcs, change ...func(*engine.Config)) *Kit {
 		Store: db, Blobs: dirblobs.New(filepath.Join(dir, "blobs")), Sandbox: box, Dir: filepath.Join(dir, "engine"),
 		Keys: engine.Key("test", []byte("a key for tests alone")), MinIsolation: "none", Clock: mock,
 		Retention: engine.Retention{Executions: -1},
-		Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Logger:    slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
 	for _, c := range change {
 		c(&cfg)
