@@ -154,6 +154,8 @@ func (e *Engine) runnableQueued(k *known, x Execution, p payload) error {
 
 func (e *Engine) runPayload(ctx context.Context, x *Execution, k *known, p payload) (outcome, error) {
 	a := newAnswer(e.cfg.Limits, nil)
+	a.live = newRunLog(e, *x)
+	defer func() { e.endRunLog(ctx, a.live, *x) }()
 	c, err := e.prepare(ctx, k, x, p.Actor, p.IP, a)
 	if err != nil {
 		return outcome{}, err
