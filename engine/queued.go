@@ -16,7 +16,7 @@ const busyDelay = time.Second
 // runQueued runs the execution of a claimed row and settles it.
 func (e *Engine) runQueued(ctx context.Context, c store.Claimed[Execution]) {
 	x := c.Row
-	by, out, err := e.runClaimed(ctx, &x)
+	policy, by, out, err := e.runClaimed(ctx, &x)
 	if errors.Is(context.Cause(ctx), errLeaseLost) {
 		return // somebody else has it, or it was deleted
 	}
@@ -24,13 +24,20 @@ func (e *Engine) runQueued(ctx context.Context, c store.Claimed[Execution]) {
 	case out.canceled:
 		x.Status = store.ExecutionCanceled
 	case err != nil && context.Cause(ctx) == errCanceled:
-		e.giveUp(&x, textCanceled)
+		e.giveUp(&x, textCanceled+"\n")
 		x.Status = store.ExecutionCanceled
 	case err != nil:
 		e.postpone(c.Lease, &x, err)
 	case out.interrupted:
 		x = c.Row
 		x.Status, x.ReadyAt, x.UpdatedAt = store.ExecutionWaiting, e.now(), e.now()
+	case out.failed:
+		x.Tries++
+		e.retry(&x, policy.Retry, out.why)
+	}
+	if x.Status == store.ExecutionFailed && policy.Retry.Attempts > 0 && c.Row.Payload != nil {
+		x.Status = store.ExecutionDead
+		e.observe.deadLettered(x)
 	}
 	x.Payload = nil
 	s := &runSettlement{Settlement: store.Settlement[Execution]{Lease: c.Lease, Row: x}}
@@ -62,27 +69,58 @@ func (e *Engine) orphaned(ctx context.Context, x Execution, err error) bool {
 	return true
 }
 
+// retry puts an execution that failed back into the queue, if its function's
+// policy says so. What the run left in its record stays there meanwhile.
+func (e *Engine) retry(x *Execution, r Retry, why Failure) {
+	if !retries(r, why, x.Tries) {
+		return
+	}
+	x.Status, x.ReadyAt = store.ExecutionWaiting, x.UpdatedAt.Add(backoff(r, x.Tries))
+	e.observe.retried(*x)
+}
+
+// errCut ends a synchronous execution whose engine died, see runOnce.
+var errCut = Errorf(TypeUnavailable, "The server that ran the execution ended before it did. Synchronous executions are not run again.")
+
+// errLosses ends an execution that may be what ends the engines that run it.
+var errLosses = Errorf(TypeServer, "The execution was given up: %d times the server that ran it ended, or lost its database, before the execution did.", maxLosses)
+
+// maxLosses is how many workers one execution may lose.
+const maxLosses = 10
+
 // runClaimed makes the call of a queued execution and records the result in x.
-// An error means that it did not run.
-func (e *Engine) runClaimed(ctx context.Context, x *Execution) (Actor, outcome, error) {
+// An error means that it did not run. The policy is that of its function, as
+// far as it could be read.
+func (e *Engine) runClaimed(ctx context.Context, x *Execution) (policy Policy, by Actor, out outcome, err error) {
+	if x.Payload == nil {
+		return policy, System, outcome{}, errCut
+	}
 	p, err := e.secrets.openPayload(*x)
 	if err != nil {
-		return System, outcome{}, err
+		return policy, System, outcome{}, err
 	}
 	k, err := e.current(ctx, x.Project, x.FunctionID)
 	if err != nil {
-		return p.Actor, outcome{}, err
+		return policy, p.Actor, outcome{}, err
 	}
+	out, err = e.runPayload(ctx, x, k, p)
+	return k.fn.Policy, p.Actor, out, err
+}
+
+func (e *Engine) runPayload(ctx context.Context, x *Execution, k *known, p payload) (outcome, error) {
 	if err := k.runnable(); err != nil {
-		return p.Actor, outcome{}, err
+		return outcome{}, err
 	}
 	if !k.fn.Enabled && !p.Actor.Trusted() {
-		return p.Actor, outcome{}, Errorf(TypeUnauthorized, "The function was disabled before the execution began.")
+		return outcome{}, Errorf(TypeUnauthorized, "The function was disabled before the execution began.")
+	}
+	if x.Losses >= maxLosses {
+		return outcome{}, errLosses
 	}
 	a := newAnswer(e.cfg.Limits, nil)
 	c, err := e.prepare(ctx, k, x, p.Actor, p.IP, a)
 	if err != nil {
-		return p.Actor, outcome{}, err
+		return outcome{}, err
 	}
 	c.headers = append(append(callerHeaders(p.Headers), c.headers...), Header{Name: "content-length", Value: itoa(int64(len(p.Body)))})
 	c.body = bytes.NewReader(p.Body)
@@ -90,7 +128,7 @@ func (e *Engine) runClaimed(ctx context.Context, x *Execution) (Actor, outcome, 
 	if err == nil && !out.interrupted {
 		e.record(x, c, out)
 	}
-	return p.Actor, out, err
+	return out, err
 }
 
 // postpone decides about an execution that did not run: what may pass is tried
@@ -101,8 +139,11 @@ func (e *Engine) postpone(l store.Lease, x *Execution, err error) {
 	var known *Error
 	errors.As(err, &known)
 	switch {
+	case known == errCut:
+		e.giveUp(x, known.Message)
+		return
 	case known != nil && (known.Kind == Busy || known.Kind == Unavailable):
-	case known != nil && known.Kind != Internal:
+	case known != nil && (known.Kind != Internal || known == errLosses):
 		e.giveUp(x, known.Message)
 		return
 	case e.runs.failed(l) >= maxRunTries:

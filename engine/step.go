@@ -75,7 +75,9 @@ func (e *Engine) sweepIfDue(ctx context.Context, now time.Time) {
 func (w *worker[T]) drain(ctx context.Context, now time.Time) (did bool, err error) {
 	rows, err := w.queue.Claim(ctx, store.ClaimParams{Now: now, LeaseUntil: now.Add(w.e.cfg.Work.Lease), Limit: w.slots, After: w.after})
 	for _, c := range rows {
-		w.hold(ctx, c)()
+		held, done := w.hold(ctx, c, false)
+		w.handle(held, c)
+		done()
 	}
 	w.turn(rows)
 	return len(rows) > 0, err

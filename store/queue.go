@@ -14,12 +14,14 @@ import (
 //
 // Claim increments Attempt, which makes it the fencing token: Renew and Settle
 // take effect only for the attempt that holds the row, so a worker that was
-// paused past its lease cannot overwrite its successor.
+// paused past its lease cannot overwrite its successor. A claim of a row whose
+// lease ended, because its worker died or was cut off, also increments Losses.
 type Queue[T any] interface {
 	// Claim takes up to p.Limit rows whose ReadyAt is not after p.Now, marks
 	// them processing with the lease p.LeaseUntil and Attempt+1, and returns
 	// them. It is fair over projects: a project gets at most its share of Limit
-	// while others have due rows, starting after p.After in project order.
+	// while others have due rows, starting after p.After in project order. Of one
+	// project, those with higher priorities come first, then those due first.
 	// Concurrent claims never return the same row.
 	Claim(ctx context.Context, p ClaimParams) ([]Claimed[T], error)
 	// Renew extends leases to until and returns those that are lost: the row

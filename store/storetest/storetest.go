@@ -52,6 +52,8 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		"keys":                    (*suite).keys,
 		"queue of builds":         (*suite).builds,
 		"cancel":                  (*suite).cancel,
+		"replays":                 (*suite).replays,
+		"priorities":              (*suite).priorities,
 		"claims never meet":       (*suite).claims,
 		"odd texts":               (*suite).oddTexts,
 		"odd texts in queries":    (*suite).oddQueries,
