@@ -41,7 +41,7 @@ func (b *Box) Invoke(ctx context.Context, id string, r sandbox.Request, s sandbo
 	if err != nil {
 		return sandbox.Result{Unsent: true}, err
 	}
-	c := &call{ctx: ctx, sink: s, credit: window, credited: make(chan struct{}, 1)}
+	c := &call{p: p, ctx: ctx, sink: s, credit: window, credited: make(chan struct{}, 1)}
 	c.session = newSession(ctx, p, cancelGrace, func() { c.stream.Send(&pb.InvokeRequest{Cancel: true}) })
 	defer c.close()
 	opened := false
@@ -53,7 +53,7 @@ func (b *Box) Invoke(ctx context.Context, id string, r sandbox.Request, s sandbo
 		return err
 	})
 	if err != nil {
-		return sandbox.Result{Unsent: !opened, Retire: true}, failed(ctx, "invoke", err)
+		return sandbox.Result{Unsent: !opened, Retire: true}, p.failed(ctx, "invoke", err)
 	}
 	if !whole {
 		go c.upload(r.Body)
@@ -93,6 +93,7 @@ func inline(body io.Reader) (p []byte, whole bool, err error) {
 // call is the host's side of a call.
 type call struct {
 	*session
+	p      *process
 	ctx    context.Context // of the caller
 	stream pb.Driver_InvokeClient
 	sink   sandbox.Sink
@@ -354,7 +355,7 @@ func (c *call) broken(err error) (sandbox.Result, error) {
 	if c.failed != nil {
 		return res, c.failed
 	}
-	return res, failed(c.ctx, "invoke", err)
+	return res, c.p.failed(c.ctx, "invoke", err)
 }
 
 func notify(ch chan struct{}) {

@@ -25,6 +25,11 @@ import (
 var buildFlags []string
 
 func TestMain(m *testing.M) {
+	if how := os.Getenv(foreign); how != "" {
+		serveForeign(how)
+		return
+	}
+	os.Setenv("FNKIT_TEST_SECRET", "of the host alone")
 	dir, err := os.MkdirTemp("", "fnkit-plugin-")
 	if err != nil {
 		panic(err)

@@ -144,15 +144,16 @@ func (b *Box) ask(ctx context.Context, act string, question func(context.Context
 		within, cancel := p.within(ctx)
 		err = question(within, p)
 		cancel()
-		if err != nil && lost(err) && again && p.gone(ctx) {
+		if err != nil && again && lost(err) && p.gone(ctx) {
 			continue
 		}
-		return failed(ctx, act, err)
+		return p.failed(ctx, act, err)
 	}
 }
 
-// failed gives an error of the channel the meaning it has for callers.
-func failed(ctx context.Context, act string, err error) error {
+// failed gives an error of the channel the meaning it has for callers. Whoever
+// learns from it that the plugin ended finds another with the next call.
+func (p *process) failed(ctx context.Context, act string, err error) error {
 	var own *remoteError
 	switch {
 	case err == nil:
@@ -162,6 +163,7 @@ func failed(ctx context.Context, act string, err error) error {
 	case errors.As(err, &own):
 		return err
 	case lost(err):
+		p.gone(ctx)
 		return fmt.Errorf("pluginbox: %s: the plugin ended: %w", act, sandbox.ErrGone)
 	}
 	return fmt.Errorf("pluginbox: %s: %w", act, err)
@@ -169,7 +171,7 @@ func failed(ctx context.Context, act string, err error) error {
 
 // endGrace is how long a plugin has to confirm that a Start or a Build whose
 // context ended left nothing.
-const endGrace = 5 * time.Second
+const endGrace = 2 * time.Second
 
 // Start implements sandbox.Driver.
 func (b *Box) Start(ctx context.Context, spec sandbox.Spec) (sandbox.Instance, error) {
@@ -198,7 +200,7 @@ func (b *Box) Start(ctx context.Context, spec sandbox.Spec) (sandbox.Instance, e
 	} else {
 		b.abandon(p, spec.ID)
 	}
-	return fromInstance(r.Instance), failed(ctx, "start", err)
+	return fromInstance(r.Instance), p.failed(ctx, "start", err)
 }
 
 // abandon stops an instance of which nobody knows whether it was started.
@@ -229,13 +231,13 @@ func (b *Box) Build(ctx context.Context, spec sandbox.BuildSpec, logs io.Writer)
 		return err
 	})
 	if err != nil {
-		return sandbox.BuildResult{}, failed(ctx, "build", err)
+		return sandbox.BuildResult{}, p.failed(ctx, "build", err)
 	}
 	end, writing := s.follow(stream, logs)
 	if writing != nil {
 		return sandbox.BuildResult{}, writing
 	}
-	return sandbox.BuildResult{Failure: end.failure}, failed(ctx, "build", end.err)
+	return sandbox.BuildResult{Failure: end.failure}, p.failed(ctx, "build", end.err)
 }
 
 type buildEnd struct {
@@ -268,6 +270,7 @@ func (b *Box) Close() error { return b.close() }
 
 func (b *Box) shut() error {
 	b.mu.Lock()
+	b.notice()
 	b.closed = true
 	p := b.live
 	b.mu.Unlock()

@@ -106,11 +106,12 @@ func (p *process) ping(ctx context.Context) error {
 	return err
 }
 
-// within returns a context that ends with ctx or the process.
+// within returns a context that ends with ctx or the process. It has no deadline,
+// which would cross.
 func (p *process) within(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(p.run.ctx, cancel)
-	return ctx, func() { stop(); cancel() }
+	within, cancel := context.WithCancel(p.run.ctx)
+	stop := context.AfterFunc(ctx, cancel)
+	return within, func() { stop(); cancel() }
 }
 
 // gone waits a moment for the end of a process whose channel broke, and reports it.

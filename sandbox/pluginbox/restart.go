@@ -25,7 +25,23 @@ type attempt struct {
 func (b *Box) current() *process {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.notice()
 	return b.live
+}
+
+// notice lets go of a process that has ended. b.mu is held.
+func (b *Box) notice() {
+	p := b.live
+	if p == nil || p.run.ctx.Err() == nil {
+		return
+	}
+	b.live = nil
+	b.count(time.Since(p.began))
+	if b.closed {
+		b.log.Info("plugin stopped")
+	} else {
+		b.log.Error("plugin ended", "why", p.run.reason())
+	}
 }
 
 // connect returns the process; if there is none it waits until one was started.
@@ -35,14 +51,15 @@ func (b *Box) connect(ctx context.Context) (*process, error) {
 		b.mu.Unlock()
 		return nil, errClosed
 	}
+	b.notice()
 	if p := b.live; p != nil {
 		b.mu.Unlock()
 		return p, nil
 	}
 	if b.starting == nil {
 		b.starting = &attempt{done: make(chan struct{})}
-		a, pause := b.starting, b.pause()
-		b.group.Go(func() { b.start(a, pause) })
+		a, wait := b.starting, pause(b.ends)-time.Since(b.ended)
+		b.group.Go(func() { b.start(a, wait) })
 	}
 	a := b.starting
 	b.mu.Unlock()
@@ -54,19 +71,19 @@ func (b *Box) connect(ctx context.Context) (*process, error) {
 	}
 }
 
-// pause is how long to wait before the next start: not at all after the first end.
-func (b *Box) pause() time.Duration {
-	if b.ends < 2 {
+// pause is how long to wait between the end of the plugin and its next start, if
+// that was the nth end: not at all after the first.
+func pause(n int) time.Duration {
+	if n < 2 {
 		return 0
 	}
-	pause := min(leastPause<<min(b.ends-2, 10), mostPause)
-	return max(0, pause-time.Since(b.ended))
+	return min(leastPause<<min(n-2, 10), mostPause)
 }
 
 // start makes an attempt, and watches the process that comes of it.
-func (b *Box) start(a *attempt, pause time.Duration) {
+func (b *Box) start(a *attempt, wait time.Duration) {
 	defer close(a.done)
-	if a.err = b.rest(pause); a.err == nil {
+	if a.err = b.rest(wait); a.err == nil {
 		a.p, a.err = b.launch(b.ctx)
 	}
 	b.mu.Lock()
@@ -87,8 +104,8 @@ func (b *Box) start(a *attempt, pause time.Duration) {
 }
 
 // rest waits before a start; the Box's end ends that.
-func (b *Box) rest(pause time.Duration) error {
-	timer := time.NewTimer(pause)
+func (b *Box) rest(d time.Duration) error {
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -119,15 +136,7 @@ func (b *Box) watch(p *process) {
 			b.check(p)
 		}
 	}
-	b.mu.Lock()
-	b.live = nil
-	b.count(time.Since(p.began))
-	if b.closed {
-		b.log.Info("plugin stopped")
-	} else {
-		b.log.Error("plugin ended", "why", p.run.reason())
-	}
-	b.mu.Unlock()
+	b.current()
 	p.bury()
 }
 

@@ -2,6 +2,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -10,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync/atomic"
 
 	"github.com/fnkit/fnkit/sandbox"
 	"github.com/fnkit/fnkit/sandbox/fnbox"
@@ -70,6 +72,16 @@ func faults(_ context.Context, c *fnbox.Context) error {
 		fmt.Fprintln(os.Stderr, "printed on stderr")
 	case "/log":
 		pluginbox.Logger(slog.LevelInfo).Warn("logged", "answer", 42, slog.Group("of", "what", "all"))
+	case "/flood":
+		err := c.Head(200)
+		for piece := bytes.Repeat([]byte("x"), 64<<10); err == nil; {
+			if _, err = c.Write(piece); err == nil {
+				flooded.Add(1)
+			}
+		}
+		return err
+	case "/flooded":
+		return c.JSON(200, flooded.Load())
 	case "/headers":
 		for _, h := range c.Req.Headers {
 			c.AddHeader("x-given", h)
@@ -77,6 +89,9 @@ func faults(_ context.Context, c *fnbox.Context) error {
 	}
 	return c.Empty()
 }
+
+// flooded counts pieces that were taken.
+var flooded atomic.Int64
 
 // probe is fnbox with runtimes whose names are errors: Start, Build and Invoke give
 // them.
@@ -103,6 +118,19 @@ func (p probe) Start(ctx context.Context, spec sandbox.Spec) (sandbox.Instance, 
 func (p probe) Invoke(ctx context.Context, id string, r sandbox.Request, s sandbox.Sink) (sandbox.Result, error) {
 	if err := failures[id]; err != nil {
 		return sandbox.Result{Unsent: true, Retire: true, TimedOut: true, Crash: "crash", Aborted: "aborted"}, fmt.Errorf("probe: %w", err)
+	}
+	switch id {
+	case "unread": // leaves the body alone
+		s.Log(sandbox.Stdout, []byte("hanging\n"))
+		<-ctx.Done()
+		return sandbox.Result{}, ctx.Err()
+	case "deaf": // does not notice that the sink fails
+		err := errors.Join(s.Head(200, nil), s.(sandbox.Flusher).Flush())
+		<-ctx.Done()
+		return sandbox.Result{}, errors.Join(err, ctx.Err())
+	case "stubborn": // does not end
+		s.Log(sandbox.Stdout, []byte("hanging\n"))
+		select {}
 	}
 	return p.Box.Invoke(ctx, id, r, s)
 }
