@@ -14,15 +14,19 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // target is the suite's function in Go.
 func target(t testing.TB) sandboxtest.Target {
+	return sandboxtest.Target{
+		Driver: open(t).Driver, Runtime: fnbox.RuntimeID, Entrypoint: "fixture", Lacks: fixture.Lacks, Open: open,
+	}
+}
+
+func open(t testing.TB) sandboxtest.Other {
 	box := fnbox.New(fixture.Funcs)
 	t.Cleanup(func() {
 		if err := box.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	return sandboxtest.Target{
-		Driver: box, Runtime: fnbox.RuntimeID, Entrypoint: "fixture", Lacks: fixture.Lacks,
-	}
+	return sandboxtest.Other{Driver: box}
 }
 
 func TestDriver(t *testing.T) {

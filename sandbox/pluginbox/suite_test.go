@@ -14,6 +14,7 @@ import (
 	"github.com/fnkit/fnkit/sandbox/fnbox/testdata/fixture"
 	"github.com/fnkit/fnkit/sandbox/pluginbox"
 	"github.com/fnkit/fnkit/sandbox/procbox"
+	"github.com/fnkit/fnkit/sandbox/procbox/testdata/left"
 	"github.com/fnkit/fnkit/sandbox/sandboxtest"
 )
 
@@ -25,29 +26,64 @@ func TestDriver(t *testing.T) {
 		sandboxtest.Run(t, fnboxTarget(t))
 	})
 	for _, l := range languages {
-		t.Run("procbox-"+l.key, func(t *testing.T) {
+		t.Run("procbox-"+l.key+"-"+l.isolation, func(t *testing.T) {
 			t.Parallel()
 			sandboxtest.Run(t, procboxTarget(t, l))
 		})
 	}
 }
 
+// another returns what opens drivers whose plugin can be watched and killed.
+func another(open func(t testing.TB) (box *pluginbox.Box, left func() []string)) func(t testing.TB) sandboxtest.Other {
+	return func(t testing.TB) sandboxtest.Other {
+		box, files := open(t)
+		return sandboxtest.Other{
+			Driver: box,
+			Left: func(testing.TB) []string {
+				pid := box.Pid()
+				if pid == 0 {
+					return files()
+				}
+				return append(files(), append(left.Descriptors(pid), "plugin")...)
+			},
+			Kill: func(t testing.TB) sandbox.Driver {
+				p, err := os.FindProcess(box.Pid())
+				if err == nil {
+					err = p.Kill()
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				return box
+			},
+		}
+	}
+}
+
 func fnboxTarget(t testing.TB) sandboxtest.Target {
 	box, _ := open(t, pluginbox.Config{})
-	return sandboxtest.Target{Driver: box, Runtime: fnbox.RuntimeID, Entrypoint: "fixture", Lacks: fixture.Lacks}
+	return sandboxtest.Target{
+		Driver: box, Runtime: fnbox.RuntimeID, Entrypoint: "fixture", Lacks: fixture.Lacks,
+		Open: another(func(t testing.TB) (*pluginbox.Box, func() []string) {
+			box, _ := open(t, pluginbox.Config{})
+			return box, func() []string { return nil }
+		}),
+	}
 }
 
-type language struct {
-	key, entrypoint string
-	lacks           []string
-}
+type language struct{ key, isolation, entrypoint string }
 
-var languages = []language{{"node", "index.js", nil}, {"python", "main.py", nil}}
+var languages = []language{{"node", "full", "index.js"}, {"python", "none", "main.py"}}
 
 func procboxTarget(t testing.TB, l language) sandboxtest.Target {
-	box, _ := openProcbox(t, t.TempDir(), l.key, "full")
+	open := another(func(t testing.TB) (*pluginbox.Box, func() []string) {
+		dir := t.TempDir()
+		box, _ := openProcbox(t, dir, l.key, l.isolation)
+		return box, func() []string { return left.Of(dir) }
+	})
+	box := open(t).Driver
 	return sandboxtest.Target{
-		Driver: box, Runtime: runtimeOf(t, box, l.key), Source: "../procbox/testdata/" + l.key, Entrypoint: l.entrypoint, Lacks: l.lacks,
+		Driver: box, Runtime: runtimeOf(t, box, l.key), Source: "../procbox/testdata/" + l.key, Entrypoint: l.entrypoint, Open: open,
 	}
 }
 
