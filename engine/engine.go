@@ -29,6 +29,7 @@ type Engine struct {
 	observe   *observer
 	knowledge knowledge
 	pool      *pool.Pool
+	demand    demand
 	appends   *groupcommit.Group[Execution]
 	settles   *groupcommit.Group[*runSettlement]
 	builds    *worker[Deployment]
@@ -63,6 +64,7 @@ func New(c Config) (*Engine, error) {
 	e.runs = newWorker(e, "run", c.Store.Runs(), c.Work.Runs, e.runQueued)
 	e.artefacts = newArtefacts(e)
 	e.pool = e.newPool()
+	e.demand = newDemand()
 	return e, nil
 }
 

@@ -55,6 +55,7 @@ func (e *Engine) Start(ctx context.Context) error {
 	l.group.Go(func() { e.runs.loop(l.claim, l.ctx) })
 	l.group.Go(func() { e.schedules(l.claim) })
 	l.group.Go(func() { e.evict(l.claim) })
+	l.group.Go(func() { e.warms(l.claim) })
 	l.group.Go(func() { e.sweeps(l.claim) })
 	return nil
 }
@@ -135,6 +136,7 @@ func (e *Engine) shutDown() {
 	l.calls.Wait()
 	l.group.Wait()
 	<-gone
+	e.cool()
 	l.cancel()
 	if err := e.artefacts.close(); err != nil {
 		e.cfg.Logger.Warn("remove engine directory", "error", err)
