@@ -253,7 +253,7 @@ func TestOwnerProcess(t *testing.T) {
 	}
 	box := openTier(t, dir, os.Getenv(ownerTier), "node")
 	start(t, box, function(t, box, spawns))
-	if n, _ := strconv.Atoi(os.Getenv(ownerSpares)); n > 0 {
+	if n, _ := strconv.Atoi(os.Getenv(ownerSpares)); n > 0 && os.Getenv(ownerTier) != "restricted" {
 		warm(t, box, runtimeOf(t, box, "node"), n)
 	}
 	fmt.Printf("\n%s\n", call(t, box, "i1", "/"))
