@@ -61,7 +61,7 @@ func (b *Box) Start(ctx context.Context, spec sandbox.Spec) (sandbox.Instance, e
 	}
 	ctx, cancel := b.within(ctx)
 	defer cancel()
-	defer b.refill()
+	defer b.refillSoon()
 	began := time.Now()
 	i, err := b.fromSpare(ctx, t, spec)
 	spare := i != nil
@@ -172,7 +172,7 @@ func (b *Box) plan(t tool, spec sandbox.Spec, i *instance) (confine.Plan, error)
 		Binds: t.shown(),
 	}
 	if i.spare() {
-		p.Late = codeDir
+		p.Late, p.Env = codeDir, append(p.Env, "FNKIT_REHEARSE=1")
 	}
 	if !i.spare() || !b.host.ShowsLate() {
 		p.Binds = append(p.Binds, confine.Bind{Source: spec.Dir, Target: codeDir, Owned: true})

@@ -35,6 +35,7 @@ type spares struct {
 	unbound  map[*instance]spareKey // that start or are ready
 	failed   map[spareKey]int       // that did not become ready, or died waiting, since one was used
 	unfit    map[spareKey]int       // that could not be completed, since one was
+	soon     bool                   // a refill is about to begin
 	starting int                    // instances that start without a spare, or wait for their turn
 }
 
@@ -137,6 +138,25 @@ func (b *Box) refill() {
 		go b.fill(k)
 	}
 }
+
+// refillSoon leaves an instance that was started just now the time for its first call.
+func (b *Box) refillSoon() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed || b.spares.soon || len(b.spares.networks) == 0 {
+		return
+	}
+	b.spares.soon = true
+	b.active.Add(1)
+	time.AfterFunc(refillPause, func() {
+		defer b.active.Done()
+		b.note(func(s *spares) { s.soon = false })
+		b.refill()
+	})
+}
+
+// refillPause is after how long a spare that was used is replaced.
+const refillPause = 20 * time.Millisecond
 
 // lacking returns which spare to make next.
 func (s *spares) lacking() (spareKey, bool) {

@@ -80,13 +80,16 @@ func (h *Host) Confine(cmd *exec.Cmd, p Plan) (_ *Cell, err error) {
 		return nil, err
 	}
 	c.control, c.theirs = host, append(c.theirs, child)
-	cmd.Path, cmd.Args, cmd.Env, cmd.Err = fmt.Sprintf("/proc/self/fd/%d", h.image.Fd()), []string{"fnkit-init"}, []string{p.Mark}, nil
+	cmd.Args, cmd.Env, cmd.Err = []string{"fnkit-init"}, []string{p.Mark}, nil
 	cmd.Dir, cmd.SysProcAttr = "", &syscall.SysProcAttr{Setpgid: true}
 	cmd.ExtraFiles = []*os.File{p.Channel, child, config}
 	if o.owners {
 		cmd.ExtraFiles = append(cmd.ExtraFiles, c.user.owners)
 	}
-	cmd.ExtraFiles = append(cmd.ExtraFiles, c.group.files()...)
+	// The image goes along: under the number that it has here, the child may have
+	// something else by the time it executes it.
+	cmd.ExtraFiles = append(append(cmd.ExtraFiles, c.group.files()...), h.image)
+	cmd.Path = fmt.Sprintf("/proc/self/fd/%d", 2+len(cmd.ExtraFiles))
 	return c, nil
 }
 
