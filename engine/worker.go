@@ -61,6 +61,7 @@ func (w *worker[T]) loop(claim, ctx context.Context) {
 		if claim.Err() != nil && w.busy() == 0 {
 			return
 		}
+		w.e.life.pulses.rests(w.name+"s", next)
 		wait := next.Sub(w.e.clock.Now())
 		if more || wait <= 0 { // the step took long, or the clock was moved
 			continue
