@@ -27,6 +27,8 @@ type Engine struct {
 	store     store.Store
 	secrets   *secrets
 	observe   *observer
+	gauge     gauge
+	backlog   backlog
 	knowledge knowledge
 	pool      *pool.Pool
 	appends   *groupcommit.Group[Execution]

@@ -22,7 +22,7 @@ const (
 )
 
 // loops are those of a started engine, by the names of their pulses.
-var loops = []string{"builds", "runs", "schedules", "eviction"}
+var loops = []string{"builds", "runs", "schedules", "limits", "eviction"}
 
 // pulses say when loops will be back.
 type pulses struct {

@@ -18,6 +18,8 @@ type observer struct {
 	starts     metric.Float64Histogram
 	builds     metric.Int64Counter
 	drift      metric.Float64Histogram
+	retries    metric.Int64Counter
+	dead       metric.Int64Counter
 	gone       metric.Int64Counter
 }
 
@@ -28,13 +30,15 @@ func newObserver(c Config) (*observer, error) {
 		provider = metricnoop.NewMeterProvider()
 	}
 	m := provider.Meter("github.com/fnkit/fnkit/engine")
-	var errs [6]error
+	var errs [8]error
 	o.executions, errs[0] = m.Int64Counter("fnkit.executions", metric.WithDescription("Executions that ended, by status and trigger."))
 	o.duration, errs[1] = m.Float64Histogram("fnkit.execution.duration", metric.WithUnit("s"), metric.WithDescription("Time the function's code ran."))
 	o.starts, errs[2] = m.Float64Histogram("fnkit.instance.start", metric.WithUnit("s"), metric.WithDescription("Time to start an instance."))
 	o.builds, errs[3] = m.Int64Counter("fnkit.builds", metric.WithDescription("Builds that ended, by status."))
 	o.drift, errs[4] = m.Float64Histogram("fnkit.schedule.drift", metric.WithUnit("s"), metric.WithDescription("How late a scheduled run was queued."))
-	o.gone, errs[5] = m.Int64Counter("fnkit.retention.removed", metric.WithDescription("Old records that were removed, by kind."))
+	o.retries, errs[5] = m.Int64Counter("fnkit.retries", metric.WithDescription("Executions that failed and were queued again, by trigger."))
+	o.dead, errs[6] = m.Int64Counter("fnkit.dead_letters", metric.WithDescription("Executions that became dead letters, by trigger."))
+	o.gone, errs[7] = m.Int64Counter("fnkit.retention.removed", metric.WithDescription("Old records that were removed, by kind."))
 	return o, errors.Join(errs[:]...)
 }
 
@@ -45,6 +49,17 @@ func (o *observer) executed(x Execution) {
 	set := metric.WithAttributes(attribute.String("status", string(x.Status)), attribute.String("trigger", string(x.Trigger)))
 	o.executions.Add(context.Background(), 1, set)
 	o.duration.Record(context.Background(), x.Duration.Seconds(), set)
+}
+
+func (o *observer) retried(x Execution) { o.count(o.retries, x) }
+
+func (o *observer) deadLettered(x Execution) { o.count(o.dead, x) }
+
+// count counts an execution by what triggered it.
+func (o *observer) count(c metric.Int64Counter, x Execution) {
+	if o.on {
+		c.Add(context.Background(), 1, metric.WithAttributes(attribute.String("trigger", string(x.Trigger))))
+	}
 }
 
 func (o *observer) coldStart(ctx context.Context, k *known, d time.Duration) {

@@ -21,7 +21,7 @@ const (
 )
 
 // endedStatuses are those of executions that are over.
-var endedStatuses = []ExecutionStatus{store.ExecutionCompleted, store.ExecutionFailed, store.ExecutionCanceled}
+var endedStatuses = []ExecutionStatus{store.ExecutionCompleted, store.ExecutionFailed, store.ExecutionCanceled, store.ExecutionDead}
 
 // retain removes what is older than it is to be kept. It can be cut off
 // anywhere: what is left goes the next time. Engines that do so at once take turns.

@@ -59,6 +59,7 @@ func (a *API) routes() []route {
 		{"DELETE", exe + "/{executionId}", "functionsDeleteExecution", execute, 0, a.deleteExecution},
 		{"POST", exe + "/{executionId}/cancel", "functionsCancelExecution", execute, 0, a.cancelExecution},
 		{"GET", exe + "/{executionId}/logs", "functionsFollowExecution", execRead, 0, a.followExecution},
+		{"POST", exe + "/{executionId}/replay", "functionsReplayExecution", execute, 0, a.replayExecution},
 
 		{"GET", vrb, "functionsListVariables", read, 0, a.listVariables},
 		{"POST", vrb, "functionsCreateVariable", write, smallBody, a.createVariable},

@@ -44,6 +44,7 @@ type Records interface {
 	Deployments
 	Variables
 	Executions
+	Gates
 }
 
 // Tx is a transaction, see Store.InTx.
@@ -107,6 +108,12 @@ type Keys interface {
 	// expired at now. If one has not, it returns that and ErrExists. Within a
 	// transaction the key is claimed together with what was done.
 	ClaimKey(ctx context.Context, k Key, now time.Time) (held Key, err error)
+	// AnswerKey sets the Answer of the key of k's Project, Kind, Name and Value.
+	// ErrNotFound if there is none.
+	AnswerKey(ctx context.Context, k Key) error
+	// DeleteKey removes the key of k's Project, Kind, Name and Value. One that does
+	// not exist is not an error.
+	DeleteKey(ctx context.Context, k Key) error
 	// DeleteKeys removes up to limit keys of all projects that have expired at
 	// now, and returns how many.
 	DeleteKeys(ctx context.Context, now time.Time, limit int) (n int, err error)
@@ -169,6 +176,9 @@ type Executions interface {
 	// drops its payload: the worker that holds it, if one does, loses its lease.
 	// It returns the execution. ErrConflict if it is final, ErrNotFound.
 	CancelExecution(ctx context.Context, project, function, id, errors string, at time.Time) (Execution, error)
+	// ReplayExecution puts a dead execution back into the queue, due at at, with no
+	// Tries and no Losses, and returns it. ErrConflict if it is not dead, ErrNotFound.
+	ReplayExecution(ctx context.Context, project, function, id string, at time.Time) (Execution, error)
 	// ListExecutions returns the executions of the function that match q.
 	// reader, if not empty, restricts it to those whose UserID is reader, and
 	// leaves Logs and Errors out, which no reader may see; see also PageLogs.

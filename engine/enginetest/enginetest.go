@@ -136,6 +136,27 @@ func (k *Kit) AdvanceTo(end time.Time) {
 	k.Clock.Set(end)
 }
 
+// Execute executes a function as the host's code may, see engine.System. A
+// queued execution runs when work is done next.
+func (k *Kit) Execute(project, function string, a engine.ExecuteParams) engine.ExecuteResult {
+	k.t.Helper()
+	x, err := k.Project(project).Execute(k.t.Context(), engine.System, function, a)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	return x
+}
+
+// Execution returns an execution as it is now.
+func (k *Kit) Execution(project, function, id string) engine.Execution {
+	k.t.Helper()
+	x, err := k.Project(project).GetExecution(k.t.Context(), engine.System, function, id)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	return x
+}
+
 // Executions returns the executions of a function, the oldest first, up to 5000.
 func (k *Kit) Executions(project, function string) []engine.Execution {
 	k.t.Helper()
