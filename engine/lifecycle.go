@@ -75,6 +75,9 @@ func (e *Engine) begin(ctx context.Context) error {
 	if err := e.reap(ctx); err != nil {
 		return errors.Join(err, e.artefacts.close())
 	}
+	if err := e.watch(); err != nil {
+		return errors.Join(err, e.artefacts.close())
+	}
 	l := &e.life
 	l.ctx, l.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	l.claim, l.quit = context.WithCancel(l.ctx)
@@ -136,6 +139,7 @@ func (e *Engine) Stop(ctx context.Context) error {
 func (e *Engine) shutDown() {
 	l := &e.life
 	l.quit()
+	e.unwatch()
 	gone := e.pool.Close()
 	l.calls.Wait()
 	l.group.Wait()

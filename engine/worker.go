@@ -97,6 +97,7 @@ func (w *worker[T]) step(claim, ctx context.Context, now time.Time) (next time.T
 		if err != nil && claim.Err() == nil {
 			w.e.cfg.Logger.Error("claim "+w.name+"s", "error", err)
 		}
+		w.e.observe.claimed(w.name+"s", len(rows))
 		for _, c := range rows {
 			w.start(ctx, c)
 		}
@@ -180,6 +181,7 @@ func (w *worker[T]) renew(ctx context.Context, now time.Time) {
 		w.e.cfg.Logger.Error("renew leases of "+w.name+"s", "error", err)
 		w.renewSoon()
 	}
+	w.e.observe.leasesLost(w.name+"s", len(lost))
 	for _, l := range lost {
 		w.lose(l)
 	}
