@@ -55,7 +55,10 @@ func (e *Engine) schedules(ctx context.Context) {
 func (e *Engine) fireInTime(ctx context.Context) (did bool, err error) {
 	ctx, cancel := e.within(ctx, e.cfg.Work.Lease/3, errSlowStore)
 	defer cancel()
-	return e.fire(ctx, e.clock.Now())
+	if did, err = e.fire(ctx, e.clock.Now()); err != nil {
+		err = reason(ctx, err)
+	}
+	return did, err
 }
 
 // fire queues the runs of schedules that are due, and reports whether there were
