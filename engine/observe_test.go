@@ -207,13 +207,13 @@ type spans struct {
 	traceembedded.TracerProvider
 	tracer
 	mu    sync.Mutex
-	ended []*span
+	ended []*ran
 }
 
 // tracer has another name than the method that returns it.
 type tracer struct{ tracenoop.Tracer }
 
-type span struct {
+type ran struct {
 	tracenoop.Span
 	all    *spans
 	name   string
@@ -226,12 +226,12 @@ func (s *spans) Tracer(string, ...trace.TracerOption) trace.Tracer { return s }
 
 func (s *spans) Start(ctx context.Context, name string, o ...trace.SpanStartOption) (context.Context, trace.Span) {
 	cfg := trace.NewSpanStartConfig(o...)
-	return ctx, &span{all: s, name: name, parent: trace.SpanContextFromContext(ctx), attrs: cfg.Attributes()}
+	return ctx, &ran{all: s, name: name, parent: trace.SpanContextFromContext(ctx), attrs: cfg.Attributes()}
 }
 
-func (s *span) SetStatus(c codes.Code, _ string) { s.failed = c == codes.Error }
+func (s *ran) SetStatus(c codes.Code, _ string) { s.failed = c == codes.Error }
 
-func (s *span) End(...trace.SpanEndOption) {
+func (s *ran) End(...trace.SpanEndOption) {
 	s.all.mu.Lock()
 	defer s.all.mu.Unlock()
 	s.all.ended = append(s.all.ended, s)
