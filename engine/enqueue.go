@@ -9,6 +9,9 @@ import (
 
 // enqueue stores an execution to be run by a worker.
 func (p *Project) enqueue(ctx context.Context, by Actor, x Execution, a ExecuteParams) (ExecuteResult, error) {
+	if err := p.mayQueue(ctx, p.e.store, x.FunctionID); err != nil {
+		return ExecuteResult{}, err
+	}
 	if err := p.e.toQueue(&x, by, a); err != nil {
 		return ExecuteResult{}, err
 	}

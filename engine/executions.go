@@ -21,7 +21,8 @@ import (
 // build_not_ready, user_unauthorized, function_busy, execution_key_reused,
 // function_synchronous_timeout, general_service_unavailable.
 func (p *Project) Execute(ctx context.Context, by Actor, function string, a ExecuteParams) (ExecuteResult, error) {
-	if _, err := p.enter(ctx, by, ScopeExecutionWrite); err != nil {
+	limits, err := p.enter(ctx, by, ScopeExecutionWrite)
+	if err != nil {
 		return ExecuteResult{}, err
 	}
 	a.setDefaults()
@@ -32,27 +33,33 @@ func (p *Project) Execute(ctx context.Context, by Actor, function string, a Exec
 	if err != nil {
 		return ExecuteResult{}, err
 	}
-	x := p.newExecution(k, by, a)
+	x, room := p.newExecution(k, by, a), roomOf(limits, k.fn.Policy)
 	switch {
 	case a.Async:
 		return p.enqueue(ctx, by, x, a)
 	case a.IdempotencyKey != "":
-		return p.runOnce(ctx, by, k, x, a)
+		return p.runOnce(ctx, by, k, x, a, room)
 	}
-	return p.runNow(ctx, by, k, x, a)
+	return p.runNow(ctx, by, k, x, a, room)
 }
 
 // Stream runs a function and passes its answer on to w as it is produced. An
 // error of type *Error comes before anything was written; ErrAborted after the
 // head was, when the answer broke off. Errors as Execute.
 func (p *Project) Stream(ctx context.Context, by Actor, function string, r StreamRequest, w ResponseWriter) (Execution, error) {
-	if _, err := p.enter(ctx, by, ScopeExecutionWrite); err != nil {
+	limits, err := p.enter(ctx, by, ScopeExecutionWrite)
+	if err != nil {
 		return Execution{}, err
 	}
 	k, err := p.executable(ctx, by, function)
 	if err != nil {
 		return Execution{}, err
 	}
+	leave, err := p.e.gauge.enter(p.id, k.fn.ID, "", roomOf(limits, k.fn.Policy), p.e.clock.Now())
+	if err != nil {
+		return Execution{}, err
+	}
+	defer leave()
 	run, done, err := p.e.call()
 	if err != nil {
 		return Execution{}, err
@@ -262,7 +269,7 @@ func (e *Engine) checkExecute(a ExecuteParams) error {
 	if len(a.Body) > e.cfg.Limits.RequestBody {
 		return InvalidParam("body", CheckText(strings.Repeat(" ", e.cfg.Limits.RequestBody+1), 0, e.cfg.Limits.RequestBody))
 	}
-	if err := firstBroken([]rule{{"path", CheckText(a.Path, 1, MaxPath)}, {"method", CheckMethod(a.Method)}, {"headers", CheckHeaders(a.Headers)}, {"idempotency-key", CheckText(a.IdempotencyKey, 0, MaxIdempotencyKey)}}); err != nil {
+	if err := firstBroken([]rule{{"path", CheckText(a.Path, 1, MaxPath)}, {"method", CheckMethod(a.Method)}, {"headers", CheckHeaders(a.Headers)}, {"idempotency-key", CheckText(a.IdempotencyKey, 0, MaxIdempotencyKey)}, {"fnkit.lane", CheckText(a.Lane, 0, MaxLane)}}); err != nil {
 		return err
 	}
 	if a.ScheduledAt.IsZero() {
@@ -322,7 +329,7 @@ func (p *Project) newExecution(k *known, by Actor, a ExecuteParams) Execution {
 	now := p.e.now()
 	return Execution{
 		Project: p.id, ID: ids.New(p.e.clock.Now()), FunctionID: k.fn.ID, DeploymentID: k.dep.ID, CreatedAt: now, UpdatedAt: now,
-		UserID: by.UserID, Trigger: store.TriggerHTTP, Priority: k.fn.Policy.Priority,
+		UserID: by.UserID, Trigger: store.TriggerHTTP, Priority: k.fn.Policy.Priority, Lane: a.Lane,
 		RequestMethod: a.Method, RequestPath: a.Path, RequestHeaders: keep(a.Headers, storedRequestHeaders),
 	}
 }
@@ -354,13 +361,13 @@ func masked(x Execution, by Actor) Execution {
 }
 
 // runNow runs an execution on the caller's time and stores it when it has ended.
-func (p *Project) runNow(ctx context.Context, by Actor, k *known, x Execution, a ExecuteParams) (ExecuteResult, error) {
+func (p *Project) runNow(ctx context.Context, by Actor, k *known, x Execution, a ExecuteParams, room store.Room) (ExecuteResult, error) {
 	run, done, err := p.e.call()
 	if err != nil {
 		return ExecuteResult{}, err
 	}
 	defer done()
-	out, res, err := p.answer(ctx, run, by, k, &x, a)
+	out, res, err := p.answer(ctx, run, by, k, &x, a, room)
 	if err != nil {
 		return ExecuteResult{}, err
 	}
@@ -375,7 +382,12 @@ func (p *Project) runNow(ctx context.Context, by Actor, k *known, x Execution, a
 
 // answer makes the call of a synchronous execution and records it in x. An
 // error means that it did not run.
-func (p *Project) answer(ctx, run context.Context, by Actor, k *known, x *Execution, a ExecuteParams) (*answer, outcome, error) {
+func (p *Project) answer(ctx, run context.Context, by Actor, k *known, x *Execution, a ExecuteParams, room store.Room) (*answer, outcome, error) {
+	leave, err := p.e.gauge.enter(p.id, k.fn.ID, a.Lane, room, p.e.clock.Now())
+	if err != nil {
+		return nil, outcome{}, err
+	}
+	defer leave()
 	out := newAnswer(p.e.cfg.Limits, nil)
 	c, err := p.e.prepare(ctx, k, x, by, a.ClientIP, out)
 	if err != nil {

@@ -92,7 +92,7 @@ func (p *Project) enqueueOnce(ctx context.Context, by Actor, x Execution, a Exec
 
 // runOnce runs an execution on the caller's time, unless one was with the same
 // key: then it waits for that one's answer.
-func (p *Project) runOnce(ctx context.Context, by Actor, k *known, x Execution, a ExecuteParams) (ExecuteResult, error) {
+func (p *Project) runOnce(ctx context.Context, by Actor, k *known, x Execution, a ExecuteParams, room store.Room) (ExecuteResult, error) {
 	run, done, err := p.e.call()
 	if err != nil {
 		return ExecuteResult{}, err
@@ -110,7 +110,7 @@ func (p *Project) runOnce(ctx context.Context, by Actor, k *known, x Execution, 
 			return ExecuteResult{}, err
 		}
 		if held == nil {
-			return p.runHeld(ctx, run, by, k, x, a, key)
+			return p.runHeld(ctx, run, by, k, x, a, room, key)
 		}
 		res, over, err := p.repeat(ctx, by, x.FunctionID, key, *held)
 		switch {
@@ -174,11 +174,11 @@ func (e *Engine) untilOver(ctx context.Context, r row) error {
 
 // runHeld runs an execution that is stored, under its lease, and keeps its
 // answer with its key.
-func (p *Project) runHeld(ctx, run context.Context, by Actor, k *known, x Execution, a ExecuteParams, key store.Key) (ExecuteResult, error) {
+func (p *Project) runHeld(ctx, run context.Context, by Actor, k *known, x Execution, a ExecuteParams, room store.Room, key store.Key) (ExecuteResult, error) {
 	lease := store.Lease{Project: x.Project, ID: x.ID, Attempt: x.Attempt}
 	run, done := p.e.runs.hold(run, store.Claimed[Execution]{Lease: lease, Row: x}, true)
 	defer done()
-	out, res, err := p.answer(ctx, run, by, k, &x, a)
+	out, res, err := p.answer(ctx, run, by, k, &x, a, room)
 	if err != nil {
 		p.withdraw(ctx, x, key)
 		return ExecuteResult{}, err

@@ -45,6 +45,9 @@ func (o *OutboxProject) Execute(ctx context.Context, by Actor, function string, 
 	if err != nil {
 		return ExecuteResult{}, err
 	}
+	if err := o.p.mayQueue(ctx, o.tx, k.fn.ID); err != nil {
+		return ExecuteResult{}, err
+	}
 	x := o.p.newExecution(k, by, a)
 	if err := o.p.e.toQueue(&x, by, a); err != nil {
 		return ExecuteResult{}, err

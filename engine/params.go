@@ -26,6 +26,7 @@ type (
 	CatchUp          = store.CatchUp
 	Retry            = store.Retry
 	Failure          = store.Failure
+	Rate             = store.Rate
 )
 
 // What becomes of runs of a schedule that were missed.
@@ -126,7 +127,11 @@ type ExecuteParams struct {
 	// function once and get the same answer, also after a crash. Empty: each call
 	// is one of its own.
 	IdempotencyKey string
-	ClientIP       string
+	// Lane, of up to 255 characters, names what shall not run beside each other,
+	// such as a customer: as many executions of the function with the same lane run
+	// at once as its Policy.LaneConcurrency says. Empty: none.
+	Lane     string
+	ClientIP string
 }
 
 // TriggerParams describe an event of the host's.

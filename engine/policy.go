@@ -18,6 +18,10 @@ type PolicyParams struct {
 	CatchUp  *CatchUp
 	Retry    *Retry
 	Priority *int
+
+	Concurrency     *int
+	LaneConcurrency *int
+	Rate            *Rate
 }
 
 // over returns a policy with the changes.
@@ -29,6 +33,9 @@ func (p PolicyParams) over(policy Policy) Policy {
 		policy.Retry.On = nil
 	}
 	change(&policy.Priority, p.Priority)
+	change(&policy.Concurrency, p.Concurrency)
+	change(&policy.LaneConcurrency, p.LaneConcurrency)
+	change(&policy.Rate, p.Rate)
 	return policy
 }
 
@@ -43,6 +50,11 @@ const (
 	MaxAttempts = 100
 	MaxBackoff  = 24 * 60 * 60 // seconds
 	MaxPriority = 100          // and as much below 0
+
+	MaxConcurrency = 1_000_000
+	MaxRate        = 1_000_000
+	MaxPeriod      = 24 * 60 * 60 // seconds
+	MaxLane        = 255
 )
 
 // policyRules are the rules of a policy, under the names they have on the wire.
@@ -55,7 +67,24 @@ func policyRules(p Policy) []rule {
 		{"fnkit.retry.maxBackoff", CheckRange(p.Retry.MaxBackoff, 0, MaxBackoff)},
 		{"fnkit.retry.on", CheckFailures(p.Retry.On)},
 		{"fnkit.priority", CheckRange(p.Priority, -MaxPriority, MaxPriority)},
+		{"fnkit.concurrency", CheckRange(p.Concurrency, 0, MaxConcurrency)},
+		{"fnkit.laneConcurrency", CheckRange(p.LaneConcurrency, 0, MaxConcurrency)},
+		{"fnkit.rate", CheckRate(p.Rate)},
 	}
+}
+
+// CheckRate is the rule of a rate; the zero Rate is no limit.
+func CheckRate(r Rate) error {
+	if r == (Rate{}) {
+		return nil
+	}
+	if err := CheckRange(r.Limit, 1, MaxRate); err != nil {
+		return fmt.Errorf("its limit: %w", err)
+	}
+	if err := CheckRange(r.Period, 1, MaxPeriod); err != nil {
+		return fmt.Errorf("its period: %w", err)
+	}
+	return nil
 }
 
 // Failures are the ways in which a run fails.

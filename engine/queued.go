@@ -13,34 +13,50 @@ import (
 // busyDelay is how long a queued execution waits that found no room.
 const busyDelay = time.Second
 
+// turn is what became of an execution that was claimed.
+type turn struct {
+	policy  Policy // of its function, as far as it could be read
+	by      Actor
+	out     outcome
+	counted bool // before a gate; others may be waiting for its end
+}
+
 // runQueued runs the execution of a claimed row and settles it.
 func (e *Engine) runQueued(ctx context.Context, c store.Claimed[Execution]) {
 	x := c.Row
-	policy, by, out, err := e.runClaimed(ctx, &x)
-	if errors.Is(context.Cause(ctx), errLeaseLost) {
-		return // somebody else has it, or it was deleted
+	t, err := e.runClaimed(ctx, c.Lease, &x)
+	if t.counted {
+		defer e.unparkBehind(ctx, x.Project)
+	}
+	if errors.Is(context.Cause(ctx), errLeaseLost) || errors.Is(err, errHeldBack) {
+		return // somebody else has it, or it was deleted, or waits
 	}
 	switch {
-	case out.canceled:
+	case t.out.canceled:
 		x.Status = store.ExecutionCanceled
 	case err != nil && context.Cause(ctx) == errCanceled:
 		e.giveUp(&x, textCanceled+"\n")
 		x.Status = store.ExecutionCanceled
 	case err != nil:
 		e.postpone(c.Lease, &x, err)
-	case out.interrupted:
+	case t.out.interrupted:
 		x = c.Row
 		x.Status, x.ReadyAt, x.UpdatedAt = store.ExecutionWaiting, e.now(), e.now()
-	case out.failed:
+	case t.out.failed:
 		x.Tries++
-		e.retry(&x, policy.Retry, out.why)
+		e.retry(&x, t.policy.Retry, t.out.why)
 	}
-	if x.Status == store.ExecutionFailed && policy.Retry.Attempts > 0 && c.Row.Payload != nil {
+	if x.Status == store.ExecutionFailed && t.policy.Retry.Attempts > 0 && c.Row.Payload != nil {
 		x.Status = store.ExecutionDead
 		e.observe.deadLettered(x)
 	}
+	e.settle(ctx, c.Lease, x, t.by, err)
+}
+
+// settle writes the result of a turn, and tells the world if it is final.
+func (e *Engine) settle(ctx context.Context, l store.Lease, x Execution, by Actor, cause error) {
 	x.Payload = nil
-	s := &runSettlement{Settlement: store.Settlement[Execution]{Lease: c.Lease, Row: x}}
+	s := &runSettlement{Settlement: store.Settlement[Execution]{Lease: l, Row: x}}
 	if err := e.persist(ctx, func(ctx context.Context) error { return e.settles.Add(ctx, s) }); err != nil {
 		e.cfg.Logger.Error("settle execution", "execution", x.ID, "error", err)
 		return
@@ -48,12 +64,19 @@ func (e *Engine) runQueued(ctx context.Context, c store.Claimed[Execution]) {
 	if s.lost || !x.Status.Final() {
 		return
 	}
-	e.runs.forget(c.Lease)
+	e.runs.forget(l)
 	ctx = context.WithoutCancel(ctx)
-	if e.orphaned(ctx, x, err) {
+	if e.orphaned(ctx, x, cause) {
 		return
 	}
 	e.Project(x.Project).emit(ctx, by, "functions."+x.FunctionID+".executions."+x.ID+".update", x)
+}
+
+// unparkBehind lets those run that wait for an execution that has ended.
+func (e *Engine) unparkBehind(ctx context.Context, project string) {
+	if _, err := e.unpark(context.WithoutCancel(ctx), project); err != nil {
+		e.cfg.Logger.Warn("unpark executions", "project", project, "error", err)
+	}
 }
 
 // orphaned removes an execution that failed because its function does not exist:
@@ -89,35 +112,50 @@ var errLosses = Errorf(TypeServer, "The execution was given up: %d times the ser
 const maxLosses = 10
 
 // runClaimed makes the call of a queued execution and records the result in x.
-// An error means that it did not run. The policy is that of its function, as
-// far as it could be read.
-func (e *Engine) runClaimed(ctx context.Context, x *Execution) (policy Policy, by Actor, out outcome, err error) {
+// An error means that it did not run.
+func (e *Engine) runClaimed(ctx context.Context, l store.Lease, x *Execution) (t turn, err error) {
+	t.by = System
 	if x.Payload == nil {
-		return policy, System, outcome{}, errCut
+		return t, errCut
 	}
 	p, err := e.secrets.openPayload(*x)
 	if err != nil {
-		return policy, System, outcome{}, err
+		return t, err
 	}
+	t.by = p.Actor
 	k, err := e.current(ctx, x.Project, x.FunctionID)
 	if err != nil {
-		return policy, p.Actor, outcome{}, err
+		return t, err
 	}
-	out, err = e.runPayload(ctx, x, k, p)
-	return k.fn.Policy, p.Actor, out, err
+	t.policy = k.fn.Policy
+	if err := e.runnableQueued(k, *x, p); err != nil {
+		return t, err
+	}
+	if t.counted, err = e.admit(ctx, l, x, k); err != nil {
+		return t, err
+	}
+	t.out, err = e.runPayload(ctx, x, k, p)
+	return t, err
+}
+
+// runnableQueued says why an execution that was queued cannot run.
+func (e *Engine) runnableQueued(k *known, x Execution, p payload) error {
+	if err := k.runnable(); err != nil {
+		return err
+	}
+	if !k.fn.Enabled && !p.Actor.Trusted() {
+		return Errorf(TypeUnauthorized, "The function was disabled before the execution began.")
+	}
+	if x.Losses >= maxLosses {
+		return errLosses
+	}
+	return nil
 }
 
 func (e *Engine) runPayload(ctx context.Context, x *Execution, k *known, p payload) (outcome, error) {
-	if err := k.runnable(); err != nil {
-		return outcome{}, err
-	}
-	if !k.fn.Enabled && !p.Actor.Trusted() {
-		return outcome{}, Errorf(TypeUnauthorized, "The function was disabled before the execution began.")
-	}
-	if x.Losses >= maxLosses {
-		return outcome{}, errLosses
-	}
 	a := newAnswer(e.cfg.Limits, nil)
+	a.live = newRunLog(e, *x)
+	defer func() { e.endRunLog(ctx, a.live, *x) }()
 	c, err := e.prepare(ctx, k, x, p.Actor, p.IP, a)
 	if err != nil {
 		return outcome{}, err

@@ -128,6 +128,10 @@ func (a *API) executeParams(c *call) (function string, p engine.ExecuteParams, e
 
 		IdempotencyKey: c.r.Header.Get("Idempotency-Key"),
 	}
+	if ext, given := c.in.extension(); given {
+		p.Lane = ext.text("lane", between(0, engine.MaxLane))
+		c.in.err = ext.err
+	}
 	if c.in.err != nil {
 		return "", p, c.in.err
 	}

@@ -30,7 +30,7 @@ func TestExecutionModel(t *testing.T) {
 	want := `{"$id":"` + a.id() + `","$createdAt":"T","$updatedAt":"T","$permissions":[],"functionId":"` + fn + `","trigger":"http","status":"completed",` +
 		`"requestMethod":"PUT","requestPath":"/p?a=1","requestHeaders":[{"name":"Content-Type","value":"text/plain"}],"responseStatusCode":200,` +
 		`"responseBody":"hello","responseHeaders":[{"name":"x-more","value":"1"},{"name":"content-type","value":"text/plain; charset=utf-8"},{"name":"content-length","value":"5"}],` +
-		`"logs":"a line\n","errors":"","duration":D,"scheduledAt":null,"fnkit":{"status":"completed","attempt":0,"failures":0,"nextAttemptAt":""}}`
+		`"logs":"a line\n","errors":"","duration":D,"scheduledAt":null,"fnkit":{"status":"completed","attempt":0,"failures":0,"nextAttemptAt":"","lane":""}}`
 	if shown != want {
 		t.Errorf("got\n%s\nwant\n%s", shown, want)
 	}
@@ -425,6 +425,38 @@ func TestIdempotencyKey(t *testing.T) {
 	once.with("Idempotency-Key", strings.Repeat("k", 256)).execute(t, fn).ok(400).fails("general_argument_invalid")
 }
 
+// A synchronous execution beyond a limit is refused, a queued one waits.
+func TestConcurrencyLimits(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	fn := s.deployed(t, "gate")
+	policy := func(p map[string]any) {
+		s.do(t, "PUT", "/functions/"+fn, map[string]any{"name": "n", "execute": []string{"any"}, "fnkit": p}).ok(200)
+	}
+	policy(map[string]any{"laneConcurrency": 1})
+	lane := func(name string) map[string]any { return map[string]any{"lane": name} }
+	gate, open := newGate(t)
+	first := s.execute(t, fn, "async", true, "body", gate, "fnkit", lane("a")).ok(202)
+	s.await(t, "/functions/"+fn+"/executions/"+first.id(), "processing")
+	next := s.execute(t, fn, "async", true, "body", gate, "fnkit", lane("a")).ok(202)
+	if ext, _ := next.body["fnkit"].(map[string]any); ext["lane"] != "a" {
+		t.Errorf("got %s", next.raw)
+	}
+	s.execute(t, fn, "fnkit", map[string]any{"lane": strings.Repeat("l", 256)}).ok(400).fails("general_argument_invalid")
+	other := s.execute(t, fn, "async", true, "body", gate, "fnkit", lane("b")).ok(202)
+	s.await(t, "/functions/"+fn+"/executions/"+other.id(), "processing")
+	if got := s.get(t, "/functions/"+fn+"/executions/"+next.id()).text("status"); got == "completed" {
+		t.Errorf("the second of a lane is %s beside the first", got)
+	}
+	open()
+	for _, x := range []answer{first, next, other} {
+		s.await(t, "/functions/"+fn+"/executions/"+x.id(), "completed")
+	}
+	policy(map[string]any{"rate": map[string]any{"limit": 1, "period": 3600}})
+	s.execute(t, fn, "body", gate).ok(201)
+	s.execute(t, fn, "body", gate).ok(429).fails("general_rate_limit_exceeded")
+}
+
 func TestFailedExecutions(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, func(u *setup) { u.cfg.Limits.SyncTimeout, u.cfg.Limits.ResponseBody = 100*time.Millisecond, 1000 })
@@ -474,7 +506,7 @@ func TestMultipartAnswer(t *testing.T) {
 				t.Errorf("%s: %q, want %q", name, fields[name], want)
 			}
 		}
-		if !json.Valid(fields["responseHeaders"]) || len(fields) != 18 || string(fields["fnkit"]) != `{"status":"completed","attempt":0,"failures":0,"nextAttemptAt":""}` {
+		if !json.Valid(fields["responseHeaders"]) || len(fields) != 18 || string(fields["fnkit"]) != `{"status":"completed","attempt":0,"failures":0,"nextAttemptAt":"","lane":""}` {
 			t.Errorf("%d fields, headers %s", len(fields), fields["responseHeaders"])
 		}
 	}

@@ -70,6 +70,27 @@ func TestFunctionExtension(t *testing.T) {
 	}
 	put("fnkit", map[string]any{"retry": map[string]any{"attempts": 101}}).fails("general_argument_invalid", "Invalid `fnkit.retry.attempts` param: Value must be a valid range between 0 and 100")
 
+	limits := func(a answer) string {
+		ext, _ := a.ok(200).body["fnkit"].(map[string]any)
+		return fmt.Sprint(ext["concurrency"], ext["laneConcurrency"], ext["rate"])
+	}
+	for _, c := range []struct {
+		settings []any
+		want     string
+	}{
+		{[]any{"fnkit", map[string]any{"concurrency": 3, "laneConcurrency": 1, "rate": map[string]any{"limit": 5, "period": 60}}}, "3 1 map[limit:5 period:60]"},
+		{nil, "3 1 map[limit:5 period:60]"},
+		{[]any{"fnkit", map[string]any{"rate": nil}}, "3 1 <nil>"},
+		{[]any{"fnkit", nil}, "0 0 <nil>"},
+	} {
+		if got := limits(put(c.settings...)); got != c.want {
+			t.Errorf("after %v: %s, want %s", c.settings, got, c.want)
+		}
+	}
+	for _, bad := range []any{map[string]any{"concurrency": -1}, map[string]any{"laneConcurrency": 1.5}, map[string]any{"rate": 5}, map[string]any{"rate": map[string]any{"limit": 5}}, map[string]any{"rate": map[string]any{"limit": 0, "period": 1}}} {
+		put("fnkit", bad).fails("general_argument_invalid")
+	}
+
 	for _, bad := range []any{"text", 1, true, []any{}, map[string]any{"timeZone": 1}, map[string]any{"timeZone": "Nowhere"}, map[string]any{"timeZone": "Local"}, map[string]any{"catchUp": "never"}, map[string]any{"catchUp": []any{}}} {
 		put("fnkit", bad).ok(400).fails("general_argument_invalid")
 	}

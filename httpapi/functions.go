@@ -125,8 +125,32 @@ func policyParams(in *input) (p engine.PolicyParams) {
 	if _, given := ext.values["priority"]; given || ext.values == nil {
 		p.Priority = new(ext.integer("priority", 0, func(n int) error { return engine.CheckRange(n, -engine.MaxPriority, engine.MaxPriority) }))
 	}
+	concurrency := func(n int) error { return engine.CheckRange(n, 0, engine.MaxConcurrency) }
+	if _, given := ext.values["concurrency"]; given || ext.values == nil {
+		p.Concurrency = new(ext.integer("concurrency", 0, concurrency))
+	}
+	if _, given := ext.values["laneConcurrency"]; given || ext.values == nil {
+		p.LaneConcurrency = new(ext.integer("laneConcurrency", 0, concurrency))
+	}
+	if v, given := ext.values["rate"]; given || ext.values == nil {
+		p.Rate = new(ext.rate(v))
+	}
 	in.err = ext.err
 	return p
+}
+
+// rate reads a rate; null is none.
+func (in *input) rate(v any) (r engine.Rate) {
+	obj := in.object("rate", v)
+	if in.err = obj.err; v == nil || in.err != nil {
+		return r
+	}
+	r.Limit = obj.integer("limit", 0, func(n int) error { return engine.CheckRange(n, 1, engine.MaxRate) })
+	r.Period = obj.integer("period", 0, func(n int) error { return engine.CheckRange(n, 1, engine.MaxPeriod) })
+	if in.err = obj.err; in.err == nil {
+		in.fail("rate", engine.CheckRate(r))
+	}
+	return r
 }
 
 // retry reads a retry policy; what is absent in it is its default.

@@ -28,7 +28,9 @@ func functionModel(f engine.Function, vars []engine.Variable) object {
 func functionExtension(f engine.Function) object {
 	return object{
 		{"timeZone", cmp.Or(f.Policy.TimeZone, "UTC")}, {"catchUp", string(cmp.Or(f.Policy.CatchUp, engine.CatchUpOnce))},
-		{"retry", retryModel(f.Policy.Retry)}, {"priority", f.Policy.Priority}, {"nextRunAt", date(f.NextRunAt)}, {"lastRunAt", date(f.LastRunAt)},
+		{"retry", retryModel(f.Policy.Retry)}, {"priority", f.Policy.Priority},
+		{"concurrency", f.Policy.Concurrency}, {"laneConcurrency", f.Policy.LaneConcurrency}, {"rate", rateModel(f.Policy.Rate)},
+		{"nextRunAt", date(f.NextRunAt)}, {"lastRunAt", date(f.LastRunAt)},
 	}
 }
 
@@ -40,6 +42,13 @@ func retryModel(r engine.Retry) object {
 		on[i] = string(f)
 	}
 	return object{{"attempts", r.Attempts}, {"backoff", r.Backoff}, {"maxBackoff", r.MaxBackoff}, {"on", on}}
+}
+
+func rateModel(r engine.Rate) any {
+	if r.Limit == 0 {
+		return nil
+	}
+	return object{{"limit", r.Limit}, {"period", r.Period}}
 }
 
 // deploymentModel has two fields more than the reference: how many parts of an
@@ -112,7 +121,7 @@ func executionExtension(e engine.Execution) object {
 	if e.Status == "waiting" && e.Tries > 0 {
 		next = e.ReadyAt
 	}
-	return object{{"status", string(e.Status)}, {"attempt", e.Attempt}, {"failures", e.Tries}, {"nextAttemptAt", date(next)}}
+	return object{{"status", string(e.Status)}, {"attempt", e.Attempt}, {"failures", e.Tries}, {"nextAttemptAt", date(next)}, {"lane", e.Lane}}
 }
 
 func headerModel(h engine.Header) object { return object{{"name", h.Name}, {"value", h.Value}} }

@@ -30,7 +30,8 @@ type Queue[T any] interface {
 	// Settle writes rows back under their leases and returns those that were
 	// lost, whose rows it left alone. A row with ReadyAt set stays in the queue:
 	// status processing or building keeps the lease until ReadyAt, waiting puts
-	// it back. A row without ReadyAt leaves the queue. Identity, CreatedAt,
+	// it back. A row without ReadyAt leaves the queue. An execution is not admitted
+	// any more then, see Gates. Identity, CreatedAt,
 	// Attempt and what only the API changes (Activate) are not written.
 	Settle(ctx context.Context, rows []Settlement[T]) (lost []Lease, err error)
 	// NextDue returns the earliest ReadyAt of the queue, over all projects;

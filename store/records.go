@@ -53,6 +53,14 @@ type Policy struct {
 	CatchUp  CatchUp `json:"catchUp,omitempty"`  // Default: CatchUpOnce
 	Retry    Retry   `json:"retry,omitzero"`     // Default: a failed execution is not run again
 	Priority int     `json:"priority,omitempty"` // of its executions within the project: higher ones are run first. Default: 0
+
+	// Concurrency is how many executions of the function run at once, and
+	// LaneConcurrency how many of those with the same Lane: of queued ones over all
+	// engines, of synchronous ones on each. Rate is how fast they begin, in the same
+	// way. 0: no limit.
+	Concurrency     int  `json:"concurrency,omitempty"`
+	LaneConcurrency int  `json:"laneConcurrency,omitempty"`
+	Rate            Rate `json:"rate,omitzero"`
 }
 
 // Retry says what becomes of queued executions that fail.
@@ -204,6 +212,9 @@ type Execution struct {
 	Duration           time.Duration // kept to the microsecond
 	ScheduledAt        time.Time     // one-off schedule
 
+	// Lane names what shall not run beside each other, see Room; chosen by the
+	// caller, up to 255 characters. Empty: nothing.
+	Lane     string
 	Tries    int // runs that failed, see Retry
 	Priority int // of those of a project that are due, the ones with higher priorities are claimed first
 

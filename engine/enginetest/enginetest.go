@@ -41,7 +41,8 @@ type Kit struct {
 }
 
 // New returns a kit whose functions have the Go funcs as entrypoints. change
-// may adjust the configuration. All of it ends with the test.
+// may adjust the configuration. All of it ends with the test. Executions are
+// kept however far the clock is moved.
 func New(t testing.TB, funcs fnbox.Funcs, change ...func(*engine.Config)) *Kit {
 	t.Helper()
 	dir := t.TempDir()
@@ -54,7 +55,8 @@ func New(t testing.TB, funcs fnbox.Funcs, change ...func(*engine.Config)) *Kit {
 	cfg := engine.Config{
 		Store: db, Blobs: dirblobs.New(filepath.Join(dir, "blobs")), Sandbox: box, Dir: filepath.Join(dir, "engine"),
 		Keys: engine.Key("test", []byte("a key for tests alone")), MinIsolation: "none", Clock: mock,
-		Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Retention: engine.Retention{Executions: -1},
+		Logger:    slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
 	for _, c := range change {
 		c(&cfg)

@@ -19,14 +19,14 @@ var executionColumns = []column{
 	{"user_id", "text"}, {"trigger_kind", "text"}, {"event", "text"}, {"status", "text"}, {"request_method", "text"}, {"request_path", "text"},
 	{"request_headers", "text"}, {"response_status_code", "bigint"}, {"response_headers", "text"}, {"logs", "text"}, {"errors", "text"},
 	{"duration", "bigint"}, {"scheduled_at", "bigint"}, {"attempt", "bigint"}, {"ready_at", "bigint"},
-	{"due", "boolean"}, {"tries", "bigint"}, {"losses", "bigint"}, {"rank", "bigint"},
+	{"due", "boolean"}, {"tries", "bigint"}, {"losses", "bigint"}, {"rank", "bigint"}, {"lane", "text"},
 }
 
 func executionValues(x *store.Execution) []any {
 	return []any{
 		x.Project, x.ID, x.FunctionID, x.DeploymentID, millis(x.CreatedAt), millis(x.UpdatedAt), clean(x.UserID), string(x.Trigger), clean(x.Event), string(x.Status),
 		clean(x.RequestMethod), clean(x.RequestPath), headerList(x.RequestHeaders), x.ResponseStatusCode, headerList(x.ResponseHeaders), clean(x.Logs), clean(x.Errors),
-		x.Duration.Microseconds(), nullable(millis(x.ScheduledAt)), x.Attempt, nullable(millis(x.ReadyAt)), due(x.ReadyAt, x.UpdatedAt), x.Tries, x.Losses, -x.Priority,
+		x.Duration.Microseconds(), nullable(millis(x.ScheduledAt)), x.Attempt, nullable(millis(x.ReadyAt)), due(x.ReadyAt, x.UpdatedAt), x.Tries, x.Losses, -x.Priority, clean(x.Lane),
 	}
 }
 
@@ -140,8 +140,8 @@ func (r records) DeleteExecution(ctx context.Context, project, function, id stri
 // CancelExecution implements store.Executions.
 func (r records) CancelExecution(ctx context.Context, project, function, id, errors string, at time.Time) (x store.Execution, err error) {
 	err = r.atomic(ctx, func(ctx context.Context, r records) error {
-		res, err := r.w.ExecContext(ctx, "UPDATE ? SET status = ?, errors = ?, updated_at = ?, ready_at = NULL, due = FALSE "+
-			"WHERE project_id = ? AND id = ? AND function_id = ? AND ready_at IS NOT NULL",
+		res, err := r.w.ExecContext(ctx, "UPDATE ? SET status = ?, errors = ?, updated_at = ?, ready_at = NULL, due = FALSE, gate = 0 "+
+			"WHERE project_id = ? AND id = ? AND function_id = ? AND (ready_at IS NOT NULL OR gate = 1)",
 			r.s.table("executions"), string(store.ExecutionCanceled), clean(errors), millis(at), project, id, function)
 		if err != nil {
 			return failed("cancel execution", err)

@@ -333,7 +333,7 @@ func (q runs) Claim(ctx context.Context, p store.ClaimParams) ([]store.Claimed[s
 // runColumns are what Settle writes of an execution.
 var runColumns = []column{
 	{"status", "text"}, {"deployment_id", "text"}, {"response_status_code", "bigint"}, {"response_headers", "text"}, {"logs", "text"}, {"errors", "text"},
-	{"duration", "bigint"}, {"tries", "bigint"}, {"updated_at", "bigint"}, {"ready_at", "bigint"}, {"due", "boolean"},
+	{"duration", "bigint"}, {"tries", "bigint"}, {"updated_at", "bigint"}, {"ready_at", "bigint"}, {"due", "boolean"}, {"gate", "bigint"}, {"paid", "boolean"},
 }
 
 // Settle implements store.Queue.
@@ -343,7 +343,7 @@ func (q runs) Settle(ctx context.Context, rows []store.Settlement[store.Executio
 		x := s.Row
 		changes[i] = change{s.Lease, []any{
 			string(x.Status), x.DeploymentID, x.ResponseStatusCode, headerList(x.ResponseHeaders), clean(x.Logs), clean(x.Errors),
-			x.Duration.Microseconds(), x.Tries, millis(x.UpdatedAt), nullable(millis(x.ReadyAt)), due(x.ReadyAt, x.UpdatedAt),
+			x.Duration.Microseconds(), x.Tries, millis(x.UpdatedAt), nullable(millis(x.ReadyAt)), due(x.ReadyAt, x.UpdatedAt), 0, false,
 		}}
 	}
 	lost, err := q.change(ctx, runColumns, changes)

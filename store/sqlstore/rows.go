@@ -177,6 +177,7 @@ type executionRow struct {
 	Tries              int
 	Losses             int
 	Rank               int // lower ones are claimed first
+	Lane               string
 }
 
 func (r *executionRow) record() store.Execution {
@@ -186,7 +187,7 @@ func (r *executionRow) record() store.Execution {
 		Status: store.ExecutionStatus(r.Status), RequestMethod: r.RequestMethod, RequestPath: r.RequestPath, RequestHeaders: headers(r.RequestHeaders),
 		ResponseStatusCode: r.ResponseStatusCode, ResponseHeaders: headers(r.ResponseHeaders), Logs: r.Logs, Errors: r.Errors,
 		Duration: time.Duration(r.Duration) * time.Microsecond, ScheduledAt: moment(r.ScheduledAt), Attempt: r.Attempt, ReadyAt: moment(r.ReadyAt),
-		Tries: r.Tries, Losses: r.Losses, Priority: -r.Rank,
+		Tries: r.Tries, Losses: r.Losses, Priority: -r.Rank, Lane: r.Lane,
 	}
 }
 
