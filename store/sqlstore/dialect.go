@@ -44,6 +44,9 @@ type dialect struct {
 	// notify tells the others of this prefix and schema that rows were queued,
 	// channel is the name under which they hear of it. Empty: they are not told.
 	notify, channel string
+	// now asks for the server's time in microseconds. Nothing but the comparison
+	// of clocks does. Empty: there is no server.
+	now string
 }
 
 var sqliteDialect = dialect{
@@ -78,6 +81,7 @@ var postgresDialect = dialect{
 	arrays:   true,
 	notify:   "SELECT pg_notify(?0 || 'wake_' || left(md5(current_schema()), 16), ?1)",
 	channel:  "SELECT ? || 'wake_' || left(md5(current_schema()), 16)",
+	now:      "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)",
 	lockLog:  "SELECT pg_advisory_xact_lock(hashtextextended(?, 0))",
 }
 
