@@ -115,7 +115,7 @@ func serveMember(cfg memberConfig) error {
 		Store: s, Blobs: dirblobs.New(filepath.Join(cfg.Dir, "blobs")), Sandbox: slowBuilds{fnbox.New(n.funcs())},
 		Keys: engine.Key("k1", bytes.Repeat([]byte("secret"), 4)), MinIsolation: "none", Clock: cfg.clock(),
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
-		Work:   engine.Work{Runs: 16, Builds: 2, Lease: leaseOfMembers * speed, Poll: 50 * time.Millisecond * speed},
+		Work:   engine.Work{Runs: 16, Builds: 2, Losses: 1000, Lease: leaseOfMembers * speed, Poll: 50 * time.Millisecond * speed},
 	})
 	if err != nil {
 		return err

@@ -87,6 +87,7 @@ type Work struct {
 	Runs         int           // queued executions running at once. Default: 64
 	Builds       int           // builds running at once. Default: half the CPUs, at least 1
 	Lease        time.Duration // after this long without a sign of life a worker's rows go to another. Default: 30 s; at least 1 s
+	Losses       int           // workers an execution may lose, because they die while it runs, before it is given up. Default: 20
 	Poll         time.Duration // how often to look for work that other engines accepted. Default: 1 s
 	MaxStaleness time.Duration // how old what an engine knows of a function may be, when another engine changed it. Default: 1 s
 	Grace        time.Duration // how long after a function's timeout its process is killed. Default: 1 s
@@ -192,6 +193,7 @@ func (c Config) withDefaults() Config {
 	w.Runs = cmp.Or(w.Runs, 64)
 	w.Builds = cmp.Or(w.Builds, max(1, cpus/2))
 	w.Lease = cmp.Or(w.Lease, 30*time.Second)
+	w.Losses = cmp.Or(w.Losses, 20)
 	w.Poll = cmp.Or(w.Poll, time.Second)
 	w.MaxStaleness = cmp.Or(w.MaxStaleness, time.Second)
 	w.Grace = cmp.Or(w.Grace, time.Second)
@@ -253,7 +255,7 @@ func (c Config) validate() error {
 		"Limits.ResponseBody": int64(l.ResponseBody), "Limits.LogSize": int64(l.LogSize), "Limits.Followers": int64(l.Followers), "Limits.Variables": int64(l.Variables), "Limits.Environment": int64(l.Environment), "Limits.Chain": int64(l.Chain), "Limits.IdempotencyWindow": int64(l.IdempotencyWindow), "Limits.Queued": int64(l.Queued),
 		"Instances.Max": int64(c.Instances.Max), "Instances.PerProject": int64(c.Instances.PerProject), "Instances.PerDeployment": int64(c.Instances.PerDeployment), "Instances.Concurrency": int64(c.Instances.Concurrency),
 		"Instances.Waiting": int64(c.Instances.Waiting), "Instances.Wait": int64(c.Instances.Wait), "Instances.Idle": int64(c.Instances.Idle),
-		"Work.Runs": int64(c.Work.Runs), "Work.Builds": int64(c.Work.Builds), "Work.Poll": int64(c.Work.Poll),
+		"Work.Runs": int64(c.Work.Runs), "Work.Builds": int64(c.Work.Builds), "Work.Losses": int64(c.Work.Losses), "Work.Poll": int64(c.Work.Poll),
 		"Work.MaxStaleness": int64(c.Work.MaxStaleness), "Work.Grace": int64(c.Work.Grace), "Retention.Every": int64(c.Retention.Every),
 	} {
 		check(v > 0, "%s: %d is not positive", name, v)

@@ -61,6 +61,7 @@ func (e *Engine) Start(ctx context.Context) error {
 	l.group.Go(func() { e.runs.loop(l.claim, l.ctx) })
 	l.group.Go(func() { e.schedules(l.claim) })
 	l.group.Go(func() { e.unparks(l.claim) })
+	l.group.Go(func() { e.listen(l.claim) })
 	l.group.Go(func() { e.evict(l.claim) })
 	l.group.Go(func() { e.housekeeping(l.claim) })
 	return nil

@@ -105,12 +105,6 @@ func (e *Engine) retry(x *Execution, r Retry, why Failure) {
 // errCut ends a synchronous execution whose engine died, see runOnce.
 var errCut = Errorf(TypeUnavailable, "The server that ran the execution ended before it did. Synchronous executions are not run again.")
 
-// errLosses ends an execution that may be what ends the engines that run it.
-var errLosses = Errorf(TypeServer, "The execution was given up: %d times the server that ran it ended, or lost its database, before the execution did.", maxLosses)
-
-// maxLosses is how many workers one execution may lose.
-const maxLosses = 10
-
 // runClaimed makes the call of a queued execution and records the result in x.
 // An error means that it did not run.
 func (e *Engine) runClaimed(ctx context.Context, l store.Lease, x *Execution) (t turn, err error) {
@@ -146,8 +140,8 @@ func (e *Engine) runnableQueued(k *known, x Execution, p payload) error {
 	if !k.fn.Enabled && !p.Actor.Trusted() {
 		return Errorf(TypeUnauthorized, "The function was disabled before the execution began.")
 	}
-	if x.Losses >= maxLosses {
-		return errLosses
+	if x.Losses >= e.cfg.Work.Losses { // it may be what ends the engines that run it
+		return Errorf(TypeBadRequest, "The execution was given up: %d times the server that ran it ended, or lost its database, before the execution did.", x.Losses)
 	}
 	return nil
 }
@@ -181,7 +175,7 @@ func (e *Engine) postpone(l store.Lease, x *Execution, err error) {
 		e.giveUp(x, known.Message)
 		return
 	case known != nil && (known.Kind == Busy || known.Kind == Unavailable):
-	case known != nil && (known.Kind != Internal || known == errLosses):
+	case known != nil && known.Kind != Internal:
 		e.giveUp(x, known.Message)
 		return
 	case e.runs.failed(l) >= maxRunTries:

@@ -158,10 +158,10 @@ func TestRetryOfProcesses(t *testing.T) {
 func TestPoison(t *testing.T) {
 	t.Parallel()
 	runs := 0
-	k := enginetest.New(t, fnbox.Funcs{"f": func(context.Context, *fnbox.Context) error { runs++; return nil }})
+	k := enginetest.New(t, fnbox.Funcs{"f": func(context.Context, *fnbox.Context) error { runs++; return nil }}, func(c *engine.Config) { c.Work.Losses = 3 })
 	k.Deploy("shop", engine.FunctionParams{ID: "f"})
 	x := k.Execute("shop", "f", engine.ExecuteParams{Async: true})
-	for range 11 {
+	for range 4 {
 		rows, err := k.Config().Store.Runs().Claim(t.Context(), store.ClaimParams{Now: k.Clock.Now(), LeaseUntil: k.Clock.Now().Add(time.Second), Limit: 5})
 		if err != nil || len(rows) != 1 {
 			t.Fatalf("%+v, %v", rows, err)
