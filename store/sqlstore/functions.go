@@ -2,7 +2,8 @@ package sqlstore
 
 import (
 	"context"
-	"slices"
+
+	"github.com/uptrace/bun"
 
 	"github.com/fnkit/fnkit/store"
 )
@@ -42,19 +43,20 @@ func (r records) FunctionRevision(ctx context.Context, project, id string) (revi
 	return revision, failed("read revision", err)
 }
 
-// Listeners implements store.Functions. It reads the project's functions that
-// listen to anything, which an index knows, and compares their lists.
+// Listeners implements store.Functions. Triggers keep the events of functions in a
+// table of their own, by which they are found.
 func (r records) Listeners(ctx context.Context, project string, names []string) ([]store.Function, error) {
+	if len(names) == 0 {
+		return nil, nil
+	}
 	var rows []functionRow
 	err := r.r.NewSelect().Model(&rows).ModelTableExpr("? AS f", r.s.table("functions")).
-		Where("f.project_id = ? AND f.events <> '[]' AND f.enabled AND f.deployment <> ''", project).OrderExpr("f.seq").Scan(ctx)
+		Where("f.project_id = ? AND f.id IN (SELECT l.function_id FROM ? AS l WHERE l.project_id = ? AND l.event IN (?))", project, r.s.table("listens"), project, bun.List(names)).
+		Where("f.enabled AND f.deployment <> ''").OrderExpr("f.seq").Scan(ctx)
 	if err != nil {
 		return nil, failed("find listeners", err)
 	}
-	listens := func(f store.Function) bool {
-		return slices.ContainsFunc(f.Events, func(event string) bool { return slices.Contains(names, event) })
-	}
-	return slices.DeleteFunc(convert(rows, (*functionRow).record), func(f store.Function) bool { return !listens(f) }), nil
+	return convert(rows, (*functionRow).record), nil
 }
 
 // UpdateFunction implements store.Functions.
