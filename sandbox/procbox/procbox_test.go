@@ -13,6 +13,7 @@ import (
 	"github.com/fnkit/fnkit/internal/require"
 	"github.com/fnkit/fnkit/sandbox"
 	"github.com/fnkit/fnkit/sandbox/procbox"
+	"github.com/fnkit/fnkit/sandbox/procbox/testdata/left"
 	"github.com/fnkit/fnkit/sandbox/sandboxtest"
 )
 
@@ -25,9 +26,9 @@ type fixture struct {
 var fixtures = []fixture{
 	{"node", "index.js", nil},
 	{"python", "main.py", nil},
-	{"php", "index.php", []string{"closed"}},
-	{"ruby", "index.rb", []string{"closed"}},
-	{"go", "main.go", []string{"load", "native", "cookies", "body-json-charset", "body-json-bad", "stream", "breaks", "endless", "closed"}},
+	{"php", "index.php", []string{"closed", "given", "load-exits"}},
+	{"ruby", "index.rb", []string{"closed", "given", "load-exits"}},
+	{"go", "main.go", []string{"load", "native", "cookies", "body-json-charset", "body-json-bad", "stream", "breaks", "endless", "closed", "waits"}},
 }
 
 // TestDriver runs the suite at the best tier in all languages, and at each other in
@@ -37,20 +38,32 @@ func TestDriver(t *testing.T) {
 	for _, f := range fixtures {
 		t.Run(f.key, func(t *testing.T) {
 			t.Parallel()
-			suite(t, open(t, f.key), f)
+			suite(t, "full", f)
 		})
 	}
 	for _, tier := range []string{"userns", "restricted", "none"} {
 		t.Run(tier, func(t *testing.T) {
 			t.Parallel()
-			suite(t, openTier(t, t.TempDir(), tier, "python"), fixtures[1])
+			suite(t, tier, fixtures[1])
 		})
 	}
 }
 
-func suite(t *testing.T, box *procbox.Box, f fixture) {
+func suite(t *testing.T, tier string, f fixture) {
 	t.Helper()
+	another := func(t testing.TB) sandboxtest.Other {
+		dir := t.TempDir()
+		return sandboxtest.Other{
+			Driver: openBox(t, procbox.Config{Dir: dir, Languages: []string{f.key}, Isolation: tier}),
+			Left:   func(testing.TB) []string { return left.Of(dir) },
+		}
+	}
+	if tier != "full" { // that is the best there is
+		requireTier(t, tier)
+	}
+	box := another(t).Driver
 	sandboxtest.Run(t, sandboxtest.Target{
+		Open:   another,
 		Driver: box, Runtime: runtimeOf(t, box, f.key), Source: "testdata/" + f.key, Entrypoint: f.entrypoint, Lacks: f.lacks,
 	})
 }
