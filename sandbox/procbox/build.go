@@ -144,7 +144,9 @@ func (w workshop) run(ctx context.Context, c harness.Command) (failure string, e
 	if err != nil {
 		j.kill()
 	}
+	tooMuch := watchDisk(j, w.box.cfg.BuildDisk, w.spec.Dir, w.scratch)
 	werr := j.wait()
+	full := tooMuch()
 	why, over := j.failure(), j.outOfMemory()
 	err = errors.Join(err, j.close())
 	var exit *exec.ExitError
@@ -155,6 +157,8 @@ func (w workshop) run(ctx context.Context, c harness.Command) (failure string, e
 		return "", ctx.Err()
 	case why != "":
 		return "", errors.New("it could not be shut in: " + why)
+	case full:
+		return overDisk(w.box.cfg.BuildDisk), nil
 	case over && werr != nil:
 		return overMemory(w.spec.Memory), nil
 	case errors.As(werr, &exit):
