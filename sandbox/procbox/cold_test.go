@@ -74,9 +74,11 @@ func BenchmarkColdStart(b *testing.B) {
 				}
 			}
 			for i, name := range []string{"bare", "full", "spare"} {
+				b.ReportMetric(cold[i].at(0), name+"-min-ms")
 				b.ReportMetric(cold[i].at(0.5), name+"-p50-ms")
 				b.ReportMetric(cold[i].at(0.9), name+"-p90-ms")
 			}
+			b.ReportMetric(call.at(0), "call-min-ms")
 			b.ReportMetric(call.at(0.5), "call-p50-ms")
 			b.ReportMetric(stop.at(0.5), "stop-p50-ms")
 			b.ReportMetric(cold[1].at(0.5)/cold[0].at(0.5), "full/bare")
