@@ -31,6 +31,7 @@ type Engine struct {
 	backlog   backlog
 	knowledge knowledge
 	pool      *pool.Pool
+	demand    demand
 	appends   *groupcommit.Group[Execution]
 	settles   *groupcommit.Group[*runSettlement]
 	builds    *worker[Deployment]
@@ -69,6 +70,7 @@ func New(c Config) (*Engine, error) {
 	e.runs = newWorker(e, "run", c.Store.Runs(), c.Work.Runs, e.runQueued)
 	e.artefacts = newArtefacts(e)
 	e.pool = e.newPool()
+	e.demand = newDemand()
 	return e, nil
 }
 

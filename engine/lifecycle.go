@@ -62,6 +62,7 @@ func (e *Engine) Start(ctx context.Context) error {
 	l.group.Go(func() { e.listen(l.claim) })
 	l.group.Go(func() { e.evict(l.claim) })
 	l.group.Go(func() { e.housekeeping(l.claim) })
+	l.group.Go(func() { e.warms(l.claim) })
 	return nil
 }
 
@@ -145,6 +146,7 @@ func (e *Engine) shutDown() {
 	l.calls.Wait()
 	l.group.Wait()
 	<-gone
+	e.cool()
 	l.cancel()
 	if err := e.artefacts.close(); err != nil {
 		e.cfg.Logger.Warn("remove engine directory", "error", err)

@@ -28,6 +28,7 @@ func (e *Engine) Step(ctx context.Context) (next time.Time, did bool, err error)
 	}
 	now := e.clock.Now()
 	e.pool.EvictIdle(now.Add(-e.cfg.Instances.Idle))
+	e.warm(ctx, now)
 	e.keepHouse(ctx, now)
 	unpark := func(ctx context.Context, _ time.Time) (bool, error) { return e.unpark(ctx, "") }
 	for _, work := range []func(context.Context, time.Time) (bool, error){e.fire, unpark, e.builds.drain, e.runs.drain} {
