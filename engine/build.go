@@ -288,6 +288,9 @@ func (e *Engine) finishBuild(ctx context.Context, l store.Lease, d Deployment, e
 	e.builds.forget(l)
 	e.observe.built(ctx, d)
 	e.cfg.Logger.Info("build "+string(d.Status), "project", d.Project, "function", d.FunctionID, "deployment", d.ID, "active", activated)
+	if d.Status == store.DeploymentReady {
+		e.expect(ctx, d)
+	}
 	if activated {
 		e.forget(d.Project, d.FunctionID)
 	}

@@ -31,12 +31,14 @@ type Engine struct {
 	backlog   backlog
 	knowledge knowledge
 	pool      *pool.Pool
+	demand    demand
 	appends   *groupcommit.Group[Execution]
 	settles   *groupcommit.Group[*runSettlement]
 	builds    *worker[Deployment]
 	runs      *worker[Execution]
 	artefacts *artefacts
 	feeds     feeds
+	readiness readiness
 	life      lifecycle
 	swept     time.Time // when, last; see keepHouse
 	retained  time.Time
@@ -72,6 +74,7 @@ func New(c Config) (*Engine, error) {
 	e.runs = newWorker(e, "run", c.Store.Runs(), c.Work.Runs, e.runQueued)
 	e.artefacts = newArtefacts(e)
 	e.pool = e.newPool()
+	e.demand = newDemand()
 	return e, nil
 }
 

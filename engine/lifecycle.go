@@ -23,6 +23,7 @@ type lifecycle struct {
 	quit   context.CancelFunc
 	group  sync.WaitGroup // loops, and the work they started
 	calls  sync.WaitGroup // synchronous calls
+	pulses pulses         // of the loops
 }
 
 type state int
@@ -57,6 +58,9 @@ func (e *Engine) Start(ctx context.Context) error {
 	if err := e.begin(ctx); err != nil {
 		return fmt.Errorf("engine: start: %w", err)
 	}
+	for _, loop := range loops {
+		l.pulses.rests(loop, e.clock.Now())
+	}
 	l.group.Go(func() { e.builds.loop(l.claim, l.ctx) })
 	l.group.Go(func() { e.runs.loop(l.claim, l.ctx) })
 	l.group.Go(func() { e.schedules(l.claim) })
@@ -64,6 +68,7 @@ func (e *Engine) Start(ctx context.Context) error {
 	l.group.Go(func() { e.listen(l.claim) })
 	l.group.Go(func() { e.evict(l.claim) })
 	l.group.Go(func() { e.housekeeping(l.claim) })
+	l.group.Go(func() { e.warms(l.claim) })
 	return nil
 }
 
@@ -76,6 +81,9 @@ func (e *Engine) begin(ctx context.Context) error {
 		return err
 	}
 	if err := e.reap(ctx); err != nil {
+		return errors.Join(err, e.artefacts.close())
+	}
+	if err := e.watch(); err != nil {
 		return errors.Join(err, e.artefacts.close())
 	}
 	l := &e.life
@@ -170,10 +178,12 @@ func (e *Engine) Stop(ctx context.Context) error {
 func (e *Engine) shutDown() {
 	l := &e.life
 	l.quit()
+	e.unwatch()
 	gone := e.pool.Close()
 	l.calls.Wait()
 	l.group.Wait()
 	<-gone
+	e.cool()
 	l.cancel()
 	if err := e.artefacts.close(); err != nil {
 		e.cfg.Logger.Warn("remove engine directory", "error", err)
@@ -193,18 +203,6 @@ func (e *Engine) Run(ctx context.Context, grace time.Duration) error {
 	bounded, cancel := e.clock.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
 	return e.Stop(bounded)
-}
-
-// Ready reports whether the engine can serve: it is not stopping, and the
-// store answers.
-func (e *Engine) Ready(ctx context.Context) error {
-	e.life.mu.Lock()
-	state := e.life.state
-	e.life.mu.Unlock()
-	if state >= stopping {
-		return errNotRunning()
-	}
-	return fail(e.store.Ping(ctx), "")
 }
 
 // stopping returns a channel that is closed when the engine begins to stop; nil:
@@ -239,6 +237,7 @@ func (e *Engine) evict(ctx context.Context) {
 	idle := e.cfg.Instances.Idle
 	for {
 		now := e.clock.Now()
+		e.life.pulses.rests("eviction", now)
 		next, ok := e.pool.EvictIdle(now.Add(-idle))
 		if !ok {
 			next = now
@@ -247,6 +246,7 @@ func (e *Engine) evict(ctx context.Context) {
 		if wait <= 0 {
 			continue
 		}
+		e.life.pulses.rests("eviction", e.clock.Now().Add(wait))
 		timer := e.clock.Timer(wait)
 		select {
 		case <-timer.C:

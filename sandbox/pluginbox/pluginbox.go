@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"path/filepath"
 	"sync"
 	"time"
@@ -120,6 +121,18 @@ func (b *Box) List(ctx context.Context) (all []sandbox.Instance, err error) {
 		return fromError(r.Error)
 	})
 	return all, err
+}
+
+// Warm implements sandbox.Driver. A plugin that was started again has no spares
+// until the next call.
+func (b *Box) Warm(ctx context.Context, runtime string, n int) error {
+	return b.ask(ctx, "warm", func(ctx context.Context, p *process) error {
+		r, err := p.driver.Warm(ctx, &pb.WarmRequest{Runtime: runtime, N: int32(min(n, math.MaxInt32))})
+		if err != nil {
+			return err
+		}
+		return fromError(r.Error)
+	})
 }
 
 // Stop implements sandbox.Driver. If the plugin ended, the next one is started: it
