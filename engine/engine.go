@@ -38,6 +38,7 @@ type Engine struct {
 	runs      *worker[Execution]
 	artefacts *artefacts
 	feeds     feeds
+	readiness readiness
 	life      lifecycle
 	swept     time.Time // when, last; see keepHouse
 	retained  time.Time

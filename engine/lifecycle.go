@@ -21,6 +21,7 @@ type lifecycle struct {
 	quit   context.CancelFunc
 	group  sync.WaitGroup // loops, and the work they started
 	calls  sync.WaitGroup // synchronous calls
+	pulses pulses         // of the loops
 }
 
 type state int
@@ -51,14 +52,17 @@ func (e *Engine) Start(ctx context.Context) error {
 	if err := e.begin(ctx); err != nil {
 		return fmt.Errorf("engine: start: %w", err)
 	}
+	for _, loop := range loops {
+		l.pulses.rests(loop, e.clock.Now())
+	}
 	l.group.Go(func() { e.builds.loop(l.claim, l.ctx) })
 	l.group.Go(func() { e.runs.loop(l.claim, l.ctx) })
 	l.group.Go(func() { e.schedules(l.claim) })
 	l.group.Go(func() { e.unparks(l.claim) })
 	l.group.Go(func() { e.listen(l.claim) })
 	l.group.Go(func() { e.evict(l.claim) })
-	l.group.Go(func() { e.warms(l.claim) })
 	l.group.Go(func() { e.housekeeping(l.claim) })
+	l.group.Go(func() { e.warms(l.claim) })
 	return nil
 }
 
@@ -71,6 +75,9 @@ func (e *Engine) begin(ctx context.Context) error {
 		return err
 	}
 	if err := e.reap(ctx); err != nil {
+		return errors.Join(err, e.artefacts.close())
+	}
+	if err := e.watch(); err != nil {
 		return errors.Join(err, e.artefacts.close())
 	}
 	l := &e.life
@@ -134,6 +141,7 @@ func (e *Engine) Stop(ctx context.Context) error {
 func (e *Engine) shutDown() {
 	l := &e.life
 	l.quit()
+	e.unwatch()
 	gone := e.pool.Close()
 	l.calls.Wait()
 	l.group.Wait()
@@ -158,18 +166,6 @@ func (e *Engine) Run(ctx context.Context, grace time.Duration) error {
 	bounded, cancel := e.clock.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
 	return e.Stop(bounded)
-}
-
-// Ready reports whether the engine can serve: it is not stopping, and the
-// store answers.
-func (e *Engine) Ready(ctx context.Context) error {
-	e.life.mu.Lock()
-	state := e.life.state
-	e.life.mu.Unlock()
-	if state >= stopping {
-		return errNotRunning()
-	}
-	return fail(e.store.Ping(ctx), "")
 }
 
 // stopping returns a channel that is closed when the engine begins to stop; nil:
@@ -204,6 +200,7 @@ func (e *Engine) evict(ctx context.Context) {
 	idle := e.cfg.Instances.Idle
 	for {
 		now := e.clock.Now()
+		e.life.pulses.rests("eviction", now)
 		next, ok := e.pool.EvictIdle(now.Add(-idle))
 		if !ok {
 			next = now
@@ -212,6 +209,7 @@ func (e *Engine) evict(ctx context.Context) {
 		if wait <= 0 {
 			continue
 		}
+		e.life.pulses.rests("eviction", e.clock.Now().Add(wait))
 		timer := e.clock.Timer(wait)
 		select {
 		case <-timer.C:

@@ -64,6 +64,7 @@ func (w *worker[T]) loop(claim, ctx context.Context) {
 		if claim.Err() != nil && w.busy() == 0 {
 			return
 		}
+		w.e.life.pulses.rests(w.name+"s", next)
 		wait := next.Sub(w.e.clock.Now())
 		if more || wait <= 0 { // the step took long, or the clock was moved
 			continue
@@ -96,8 +97,9 @@ func (w *worker[T]) step(claim, ctx context.Context, now time.Time) (next time.T
 		defer cancel()
 		rows, err := w.queue.Claim(asked, store.ClaimParams{Now: now, LeaseUntil: now.Add(w.e.cfg.Work.Lease), Limit: room, After: w.after})
 		if err != nil && claim.Err() == nil {
-			w.e.cfg.Logger.Error("claim "+w.name+"s", "error", err)
+			w.e.cfg.Logger.Error("claim "+w.name+"s", "error", reason(asked, err))
 		}
+		w.e.observe.claimed(w.name+"s", len(rows))
 		for _, c := range rows {
 			w.start(ctx, c)
 		}
@@ -119,6 +121,14 @@ func (w *worker[T]) bounded(ctx context.Context) (context.Context, context.Cance
 }
 
 var errSlowStore = errors.New("engine: the store did not answer in time")
+
+// reason returns why a context of bounded ended, if it did, or err.
+func reason(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
+}
 
 // turn moves the cursor behind the last project that was served, or back to the start.
 func (w *worker[T]) turn(rows []store.Claimed[T]) {
@@ -178,9 +188,10 @@ func (w *worker[T]) renew(ctx context.Context, now time.Time) {
 	defer cancel()
 	lost, err := w.queue.Renew(asked, leases, now.Add(w.e.cfg.Work.Lease))
 	if err != nil {
-		w.e.cfg.Logger.Error("renew leases of "+w.name+"s", "error", err)
+		w.e.cfg.Logger.Error("renew leases of "+w.name+"s", "error", reason(asked, err))
 		w.renewSoon()
 	}
+	w.e.observe.leasesLost(w.name+"s", len(lost))
 	for _, l := range lost {
 		w.lose(l)
 	}

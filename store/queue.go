@@ -37,6 +37,8 @@ type Queue[T any] interface {
 	// NextDue returns the earliest ReadyAt of the queue, over all projects;
 	// ok is false if the queue is empty.
 	NextDue(ctx context.Context) (at time.Time, ok bool, err error)
+	// Depth counts the rows that are due at now, up to max, without reading others.
+	Depth(ctx context.Context, now time.Time, max int) (int, error)
 }
 
 // Waker is what a Store may be besides: it hears that other stores on the same

@@ -37,8 +37,7 @@ func fromCapabilities(r *pb.CapabilitiesResponse) sandbox.Capabilities {
 
 func toBuildSpec(s sandbox.BuildSpec) *pb.BuildSpec {
 	return &pb.BuildSpec{
-		Id: s.ID, Runtime: s.Runtime, Dir: s.Dir, Entrypoint: s.Entrypoint, Commands: s.Commands, Env: s.Env, Cpus: s.CPUs, Memory: s.Memory,
-		Network: string(s.Network),
+		Id: s.ID, Runtime: s.Runtime, Dir: s.Dir, Entrypoint: s.Entrypoint, Commands: s.Commands, Env: s.Env, Cpus: s.CPUs, Memory: s.Memory, Network: string(s.Network),
 	}
 }
 
@@ -52,16 +51,14 @@ func fromBuildSpec(s *pb.BuildSpec) sandbox.BuildSpec {
 func toSpec(s sandbox.Spec) *pb.Spec {
 	return &pb.Spec{
 		Id: s.ID, Project: s.Project, Function: s.Function, Deployment: s.Deployment, Runtime: s.Runtime, Dir: s.Dir,
-		Entrypoint: s.Entrypoint, Env: s.Env, Cpus: s.CPUs, Memory: s.Memory, Concurrency: int32(s.Concurrency),
-		Network: string(s.Network),
+		Entrypoint: s.Entrypoint, Env: s.Env, Cpus: s.CPUs, Memory: s.Memory, Concurrency: int32(s.Concurrency), Network: string(s.Network),
 	}
 }
 
 func fromSpec(s *pb.Spec) sandbox.Spec {
 	return sandbox.Spec{
 		ID: s.GetId(), Project: s.GetProject(), Function: s.GetFunction(), Deployment: s.GetDeployment(), Runtime: s.GetRuntime(), Dir: s.GetDir(),
-		Entrypoint: s.GetEntrypoint(), Env: s.GetEnv(), CPUs: s.GetCpus(), Memory: s.GetMemory(), Concurrency: int(s.GetConcurrency()),
-		Network: sandbox.Network(s.GetNetwork()),
+		Entrypoint: s.GetEntrypoint(), Env: s.GetEnv(), CPUs: s.GetCpus(), Memory: s.GetMemory(), Concurrency: int(s.GetConcurrency()), Network: sandbox.Network(s.GetNetwork()),
 	}
 }
 

@@ -11,9 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
 	"github.com/fnkit/fnkit/sandbox"
 	pb "github.com/fnkit/fnkit/sandbox/pluginbox/internal/driverpb"
 )
@@ -127,13 +124,10 @@ func (b *Box) List(ctx context.Context) (all []sandbox.Instance, err error) {
 }
 
 // Warm implements sandbox.Driver. A plugin that was started again has no spares
-// until the next Warm; one that was built before there were any never has.
+// until the next call.
 func (b *Box) Warm(ctx context.Context, runtime string, n int) error {
 	return b.ask(ctx, "warm", func(ctx context.Context, p *process) error {
-		r, err := p.driver.Warm(ctx, &pb.WarmRequest{Runtime: runtime, Spares: int32(min(max(n, 0), math.MaxInt32))})
-		if status.Code(err) == codes.Unimplemented {
-			return nil
-		}
+		r, err := p.driver.Warm(ctx, &pb.WarmRequest{Runtime: runtime, N: int32(min(n, math.MaxInt32))})
 		if err != nil {
 			return err
 		}

@@ -78,7 +78,7 @@ func (l *buildLogs) Write(p []byte) (n int, err error) {
 }
 
 func (s *server) Warm(ctx context.Context, r *pb.WarmRequest) (*pb.WarmResponse, error) {
-	return &pb.WarmResponse{Error: toError(s.driver.Warm(ctx, r.Runtime, int(r.Spares)))}, nil
+	return &pb.WarmResponse{Error: toError(s.driver.Warm(ctx, r.Runtime, int(r.N)))}, nil
 }
 
 func (s *server) Stop(ctx context.Context, r *pb.StopRequest) (*pb.StopResponse, error) {

@@ -61,6 +61,15 @@ func (s *suite) instances(t *testing.T) {
 		}
 		s.gone(t, spec.ID)
 	})
+	s.test(t, "id-taken", func(t *testing.T) {
+		spec := s.spec()
+		id := s.startSpec(t, spec)
+		if _, err := s.Driver.Start(t.Context(), spec); err == nil {
+			t.Error("two instances have one id")
+		}
+		s.get(t, id, "/hello")
+	})
+	s.test(t, "memory", s.memory, "alloc")
 	s.test(t, "warm", func(t *testing.T) {
 		for _, n := range []int{2, 1} {
 			if err := s.Driver.Warm(t.Context(), s.Runtime, n); err != nil {
@@ -103,15 +112,6 @@ func (s *suite) instances(t *testing.T) {
 			}
 		}
 	})
-	s.test(t, "id-taken", func(t *testing.T) {
-		spec := s.spec()
-		id := s.startSpec(t, spec)
-		if _, err := s.Driver.Start(t.Context(), spec); err == nil {
-			t.Error("two instances have one id")
-		}
-		s.get(t, id, "/hello")
-	})
-	s.test(t, "memory", s.memory, "alloc")
 	s.test(t, "many", func(t *testing.T) {
 		var starts sync.WaitGroup
 		for range 4 {

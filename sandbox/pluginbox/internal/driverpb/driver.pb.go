@@ -1517,7 +1517,7 @@ func (x *InvokeEnd) GetRetire() bool {
 type WarmRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Runtime       string                 `protobuf:"bytes,1,opt,name=runtime" json:"runtime,omitempty"`
-	Spares        int32                  `protobuf:"varint,2,opt,name=spares" json:"spares,omitempty"`
+	N             int32                  `protobuf:"varint,2,opt,name=n" json:"n,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1559,9 +1559,9 @@ func (x *WarmRequest) GetRuntime() string {
 	return ""
 }
 
-func (x *WarmRequest) GetSpares() int32 {
+func (x *WarmRequest) GetN() int32 {
 	if x != nil {
-		return x.Spares
+		return x.N
 	}
 	return 0
 }
@@ -2011,10 +2011,10 @@ const file_driver_proto_rawDesc = "" +
 	"\aaborted\x18\x03 \x01(\tR\aaborted\x12\x1b\n" +
 	"\ttimed_out\x18\x04 \x01(\bR\btimedOut\x12\x16\n" +
 	"\x06unsent\x18\x05 \x01(\bR\x06unsent\x12\x16\n" +
-	"\x06retire\x18\x06 \x01(\bR\x06retire\"?\n" +
+	"\x06retire\x18\x06 \x01(\bR\x06retire\"5\n" +
 	"\vWarmRequest\x12\x18\n" +
-	"\aruntime\x18\x01 \x01(\tR\aruntime\x12\x16\n" +
-	"\x06spares\x18\x02 \x01(\x05R\x06spares\"<\n" +
+	"\aruntime\x18\x01 \x01(\tR\aruntime\x12\f\n" +
+	"\x01n\x18\x02 \x01(\x05R\x01n\"<\n" +
 	"\fWarmResponse\x12,\n" +
 	"\x05error\x18\x01 \x01(\v2\x16.fnkit.driver.v1.ErrorR\x05error\"\x1d\n" +
 	"\vStopRequest\x12\x0e\n" +
