@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/fnkit/fnkit/store"
 )
 
 // lifecycle is what an engine is in the middle of.
@@ -41,13 +43,17 @@ func errNotRunning() error {
 // Start checks what the engine depends on and begins to work: builds, queued
 // executions, and synchronous calls. It fails loudly: with a store that does
 // not answer, a sandbox that cannot run or isolates less than
-// Config.MinIsolation, or a directory that cannot be used. ctx bounds only the checks.
+// Config.MinIsolation, a directory that cannot be used, or a store whose clock
+// differs by more than a quarter of Work.Lease. ctx bounds only the checks.
 func (e *Engine) Start(ctx context.Context) error {
 	l := &e.life
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.state != created {
 		return errors.New("engine: start: it was started before; make a new one")
+	}
+	if err := e.compareClocks(ctx); err != nil {
+		return fmt.Errorf("engine: start: %w", err)
 	}
 	if err := e.begin(ctx); err != nil {
 		return fmt.Errorf("engine: start: %w", err)
@@ -103,6 +109,37 @@ func (e *Engine) check(ctx context.Context) error {
 			"set MinIsolation to %[2]q only if you trust the code that is deployed", caps.Driver, caps.Isolation, e.cfg.MinIsolation)
 	}
 	return nil
+}
+
+// compareClocks measures how far the clock of the store's backend is ahead of
+// this machine's. Leases end by the backend's, which all engines share; this
+// engine sees those of others end as much too early or too late as its own is
+// wrong, which must be well within the time that they have left when they are renewed.
+// A clock of the host's own is not compared: it need not tell the time of day.
+func (e *Engine) compareClocks(ctx context.Context) error {
+	backend, ok := e.store.(store.Clock)
+	if !ok || !e.machineClock {
+		return nil
+	}
+	before := e.clock.Now()
+	now, ok, err := backend.Now(ctx)
+	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	if !ok {
+		return nil
+	}
+	unsure := e.clock.Now().Sub(before) / 2
+	e.offset = now.Sub(before.Add(unsure))
+	if limit := e.cfg.Work.Lease / 4; e.offset.Abs()-unsure > limit {
+		return fmt.Errorf("the clock of the store is ahead of this machine's by %s; more than a quarter of Work.Lease, %s, is too much either way: set the clocks", e.offset.Round(time.Millisecond), limit)
+	}
+	return nil
+}
+
+// leaseEnd is when a lease ends that is taken or renewed now.
+func (e *Engine) leaseEnd(now time.Time) time.Time {
+	return now.Add(e.offset + e.cfg.Work.Lease)
 }
 
 // Stop ends the engine: it claims no more work, refuses new calls, waits for

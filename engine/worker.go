@@ -95,7 +95,7 @@ func (w *worker[T]) step(claim, ctx context.Context, now time.Time) (next time.T
 	if room := w.slots - w.taken(); room > 0 && claim.Err() == nil {
 		asked, cancel := w.bounded(claim)
 		defer cancel()
-		rows, err := w.queue.Claim(asked, store.ClaimParams{Now: now, LeaseUntil: now.Add(w.e.cfg.Work.Lease), Limit: room, After: w.after})
+		rows, err := w.queue.Claim(asked, store.ClaimParams{Now: now, LeaseUntil: w.e.leaseEnd(now), Limit: room, After: w.after})
 		if err != nil && claim.Err() == nil {
 			w.e.cfg.Logger.Error("claim "+w.name+"s", "error", reason(asked, err))
 		}
@@ -186,7 +186,7 @@ func (w *worker[T]) renew(ctx context.Context, now time.Time) {
 	w.mu.Unlock()
 	asked, cancel := w.bounded(context.WithoutCancel(ctx))
 	defer cancel()
-	lost, err := w.queue.Renew(asked, leases, now.Add(w.e.cfg.Work.Lease))
+	lost, err := w.queue.Renew(asked, leases, w.e.leaseEnd(now))
 	if err != nil {
 		w.e.cfg.Logger.Error("renew leases of "+w.name+"s", "error", reason(asked, err))
 		w.renewSoon()

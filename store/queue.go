@@ -54,6 +54,14 @@ type Waker interface {
 	Wakes(ctx context.Context) (<-chan struct{}, error)
 }
 
+// Clock is what a Store may be besides: its backend has a clock, which those who
+// share the backend can compare theirs with.
+type Clock interface {
+	// Now returns the backend's time; ok is false if it has none of its own, as
+	// a file has.
+	Now(ctx context.Context) (now time.Time, ok bool, err error)
+}
+
 // ClaimParams say what to claim.
 type ClaimParams struct {
 	Now        time.Time
