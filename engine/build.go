@@ -63,7 +63,7 @@ const maxBuildClaims = 10
 // progress writes a build's new status under its lease; false: the lease is lost
 // or the store does not answer, and the work must end.
 func (e *Engine) progress(ctx context.Context, l store.Lease, d *Deployment, s DeploymentStatus) bool {
-	d.Status, d.UpdatedAt, d.ReadyAt = s, e.now(), e.now().Add(e.cfg.Work.Lease)
+	d.Status, d.UpdatedAt, d.ReadyAt = s, e.now(), e.leaseEnd(e.now())
 	lost, err := e.store.Builds().Settle(ctx, []store.Settlement[Deployment]{{Lease: l, Row: *d}})
 	if err != nil {
 		e.cfg.Logger.Error("write build status", "deployment", d.ID, "error", err)

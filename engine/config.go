@@ -12,6 +12,7 @@ import (
 
 	"github.com/benbjohnson/clock"
 	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/fnkit/fnkit/events"
 	"github.com/fnkit/fnkit/sandbox"
@@ -38,6 +39,10 @@ type Config struct {
 	Clock  clock.Clock          // Default: the machine's
 	Logger *slog.Logger         // Default: none
 	Meter  metric.MeterProvider // Default: none
+	Tracer trace.TracerProvider // a span for each call of a function. Default: none
+	// MeterFunctions has metrics name the project and the function: there are as
+	// many series then as functions. Default: they do not.
+	MeterFunctions bool
 
 	Limits    Limits    // sizes and durations a client can reach
 	Instances Instances // how many instances live, and how long

@@ -76,7 +76,7 @@ func (e *Engine) startInstance(ctx context.Context, k *known) (string, error) {
 	_, err = e.cfg.Sandbox.Start(ctx, sandbox.Spec{
 		ID: id, Project: k.fn.Project, Function: k.fn.ID, Deployment: k.dep.ID,
 		Runtime: k.fn.Runtime, Dir: dir, Entrypoint: k.dep.Entrypoint, Env: k.env,
-		CPUs: k.spec.CPUs, Memory: int64(k.spec.Memory) << 20,
+		CPUs: k.spec.CPUs, Memory: int64(k.spec.Memory) << 20, Network: sandbox.Network(k.fn.Policy.Network),
 		Concurrency: max(1, min(e.cfg.Instances.Concurrency, k.rt.Concurrency)),
 	})
 	if err != nil {
