@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/fnkit/fnkit/sandbox"
@@ -42,8 +43,8 @@ func report(out io.Writer, caps sandbox.Capabilities) {
 	for _, r := range caps.Runtimes {
 		fmt.Fprintf(out, "  %-14s %-10s %3d calls at once, console output per %s\n", r.ID, r.Name, r.Concurrency, r.NativeLogs)
 	}
-	if len(caps.Runtimes) == 0 {
-		fmt.Fprintln(out, "  none: install Node.js, Python 3, PHP, Ruby or Go")
+	if !slices.ContainsFunc(caps.Runtimes, func(r sandbox.Runtime) bool { return r.Key != sandbox.Exec }) {
+		fmt.Fprintln(out, "  no language: install Node.js, Python 3, PHP, Ruby or Go")
 	}
 	fmt.Fprintf(out, "\nIsolation  %s\n", isolationText(caps.Isolation))
 	fmt.Fprintf(out, "Limits     %s\n", orNone(caps.Limits))

@@ -16,7 +16,7 @@ func TestDoctor(t *testing.T) {
 	out := p.out.String()
 	for _, want := range []string{
 		`^Machine    ` + runtime.GOOS + `/` + runtime.GOARCH + `, [0-9]+ CPUs\n`,
-		`\nRuntimes\n  node-[0-9.]+ +Node\.js +[0-9]+ calls at once, console output per call\n\n`,
+		`\nRuntimes\n  node-[0-9.]+ +Node\.js +[0-9]+ calls at once, console output per call\n  exec-1 .*\n\n`,
 		`\nIsolation  (none|restricted|userns|full): functions (are|have) .*\n`,
 		`\nLimits     .*wall\n`,
 		`\nFor more\n(  - .*\n)*  - python: install Python 3.*\n`,
@@ -35,7 +35,7 @@ func TestDoctorOfABareMachine(t *testing.T) {
 	t.Parallel()
 	p := command(t, t.TempDir(), "doctor")
 	code := p.exits(t)
-	if want := "\nRuntimes\n  none: install Node.js, Python 3, PHP, Ruby or Go\n"; code != 0 || !strings.Contains(p.out.String(), want) {
+	if want := "\n  no language: install Node.js, Python 3, PHP, Ruby or Go\n"; code != 0 || !strings.Contains(p.out.String(), want) {
 		t.Errorf("exit code %d, says\n%s%s", code, p.out.String(), p.log.String())
 	}
 }

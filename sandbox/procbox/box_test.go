@@ -182,7 +182,7 @@ func TestStopKillsWhatUserCodeStarted(t *testing.T) {
 				dir := t.TempDir()
 				box := openTier(t, dir, tier, f.key)
 				code := t.TempDir()
-				if err := os.CopyFS(code, os.DirFS("testdata/"+f.key)); err != nil {
+				if err := os.CopyFS(code, os.DirFS(f.source(t))); err != nil {
 					t.Fatal(err)
 				}
 				spec := sandbox.Spec{ID: f.key, Runtime: runtimeOf(t, box, f.key), Dir: code, Entrypoint: f.entrypoint}
@@ -505,7 +505,7 @@ func TestCapabilitiesNameWhatIsMissing(t *testing.T) {
 	}
 	defer box.Close()
 	c, err := box.Capabilities(t.Context())
-	if err != nil || len(c.Runtimes) > 0 || c.Isolation != sandbox.IsolationNone {
+	if err != nil || len(c.Runtimes) != 1 || c.Runtimes[0].ID != "exec-1" || c.Isolation != sandbox.IsolationNone {
 		t.Errorf("%+v, %v", c, err)
 	}
 	hint := func(n string) bool { return strings.HasPrefix(n, "node: install ") }

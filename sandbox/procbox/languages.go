@@ -4,6 +4,7 @@ import (
 	"context"
 	"path/filepath"
 
+	"github.com/fnkit/fnkit/sandbox"
 	"github.com/fnkit/fnkit/sandbox/procbox/harness"
 )
 
@@ -17,6 +18,8 @@ type language struct {
 	probe []string
 	argv  []string // options before the harness file
 	file  string   // of the harness; empty: the build makes the program
+	// web: the entrypoint is a program that serves HTTP on a socket it inherits.
+	web bool
 	// killsCall: on RESET the harness ends the call's process alone, and
 	// confirms with RESET.
 	killsCall bool
@@ -70,6 +73,7 @@ var languages = []language{
 		settings: harness.GoSettings,
 		install:  "install Go 1.23 or newer (command go)",
 	},
+	{key: sandbox.Exec, web: true, build: buildExecutable},
 }
 
 // program is where a compiled language's build leaves what Start runs.

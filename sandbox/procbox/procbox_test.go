@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -28,7 +30,42 @@ var fixtures = []fixture{
 	{"php", "index.php", []string{"closed"}},
 	{"ruby", "index.rb", []string{"closed"}},
 	{"go", "main.go", []string{"load", "native", "cookies", "body-json-charset", "body-json-bad", "stream", "breaks", "endless", "closed"}},
+	{"exec", "server", []string{
+		"load", "native", "noreturn", "record", "type", "crlf", "throw", // there is no context
+		"cancel", "cancel-loop", "concurrency", "slow-reader", // it serves one call at once
+	}},
 }
+
+// source is the folder of a function.
+func (f fixture) source(t testing.TB) string {
+	t.Helper()
+	if f.key != "exec" {
+		return filepath.Join("testdata", f.key)
+	}
+	require.Command(t, "go")
+	dir, err := execProgram()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// builtProgram is the folder that execProgram made; TestMain removes it.
+var builtProgram string
+
+// execProgram compiles the program of testdata/exec once, and returns its folder.
+var execProgram = sync.OnceValues(func() (dir string, err error) {
+	if dir, err = os.MkdirTemp("", "fnkit-exec-"); err != nil {
+		return "", err
+	}
+	builtProgram = dir
+	cmd := exec.Command("go", "build", "-o", filepath.Join(dir, "server"), "./testdata/exec/main.go")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return dir, nil
+})
 
 // TestDriver runs the suite at the best tier in all languages, and at each other in
 // one; TestTiers tries the rest.
@@ -51,7 +88,7 @@ func TestDriver(t *testing.T) {
 func suite(t *testing.T, box *procbox.Box, f fixture) {
 	t.Helper()
 	sandboxtest.Run(t, sandboxtest.Target{
-		Driver: box, Runtime: runtimeOf(t, box, f.key), Source: "testdata/" + f.key, Entrypoint: f.entrypoint, Lacks: f.lacks,
+		Driver: box, Runtime: runtimeOf(t, box, f.key), Source: f.source(t), Entrypoint: f.entrypoint, Lacks: f.lacks,
 	})
 }
 
@@ -61,7 +98,7 @@ func BenchmarkInvoke(b *testing.B) {
 			b.Run(f.key+"/"+tier, func(b *testing.B) {
 				box := openTier(b, b.TempDir(), tier, f.key)
 				sandboxtest.Benchmark(b, sandboxtest.Target{
-					Driver: box, Runtime: runtimeOf(b, box, f.key), Source: "testdata/" + f.key, Entrypoint: f.entrypoint,
+					Driver: box, Runtime: runtimeOf(b, box, f.key), Source: f.source(b), Entrypoint: f.entrypoint,
 				})
 			})
 		}

@@ -5,6 +5,7 @@ package procbox
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"runtime"
 	"syscall"
@@ -21,3 +22,12 @@ func killGroup(int) {}
 func channel() (host, child *os.File, err error) { return nil, nil, supported() }
 
 func lockFile(*os.File) error { return supported() }
+
+func setBlocking(*os.File) error { return supported() }
+
+const (
+	nonePending = iota
+	somePending
+)
+
+func pending(net.Conn) int { return nonePending }

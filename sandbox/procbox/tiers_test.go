@@ -30,7 +30,7 @@ func TestTiers(t *testing.T) {
 				t.Parallel()
 				box := openTier(t, t.TempDir(), tier, f.key)
 				code := t.TempDir()
-				if err := os.CopyFS(code, os.DirFS("testdata/"+f.key)); err != nil {
+				if err := os.CopyFS(code, os.DirFS(f.source(t))); err != nil {
 					t.Fatal(err)
 				}
 				id := runtimeOf(t, box, f.key)
@@ -206,7 +206,7 @@ func BenchmarkStart(b *testing.B) {
 				variants = append(variants, &variant{name: tier, box: openTier(b, b.TempDir(), tier, f.key)})
 			}
 			code := b.TempDir()
-			if err := os.CopyFS(code, os.DirFS("testdata/"+f.key)); err != nil {
+			if err := os.CopyFS(code, os.DirFS(f.source(b))); err != nil {
 				b.Fatal(err)
 			}
 			for b.Loop() {

@@ -62,6 +62,9 @@ func (l *language) available() bool {
 // manager has one script under many names: once it has answered under one, it
 // is not asked again, since it takes seconds to say which versions it is not.
 func (l *language) find(ctx context.Context, path string) []tool {
+	if l.web {
+		return []tool{{l, "", sandbox.RuntimeFor(l.key, execVersion, arch())}}
+	}
 	var tools []tool
 	seen := map[string]bool{}
 	for _, name := range l.candidates(path) {
