@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -139,11 +140,14 @@ func tree(t *testing.T, dir string) (found []process) {
 	return found
 }
 
+// sleeps matches what user code starts.
+var sleeps = regexp.MustCompile(`^([a-z/]*/)?sleep `)
+
 // child returns a Box's processes when one of them is what user code started.
 func child(t *testing.T, dir string) []process {
 	t.Helper()
 	all := tree(t, dir)
-	if !slices.ContainsFunc(all, func(p process) bool { return strings.HasPrefix(p.args, "sleep ") }) {
+	if !slices.ContainsFunc(all, func(p process) bool { return sleeps.MatchString(p.args) }) {
 		t.Fatalf("processes %v: there is nothing to kill", all)
 	}
 	return all

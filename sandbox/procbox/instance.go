@@ -149,6 +149,12 @@ func (b *Box) plan(t tool, spec sandbox.Spec, i *instance) (confine.Plan, error)
 		p.Args = []string{program(b.at(spec.Dir, codeDir))}
 		return p, nil
 	}
+	if t.lang.starts != nil {
+		p.Env = list(overlay(i.env, t.lang.starts(b.at(spec.Dir, codeDir))))
+	}
+	if t.lang.reserves != nil {
+		p.Reserved = t.lang.reserves(t.runtime.Version)
+	}
 	file, err := b.state.harness(t.lang.file)
 	if err != nil {
 		return p, err

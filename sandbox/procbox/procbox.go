@@ -118,7 +118,7 @@ func New(cfg Config) (*Box, error) {
 	}
 	b := &Box{cfg: cfg, log: cfg.Logger, state: st, host: host, instances: map[string]*instance{}}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
-	b.tools = sync.OnceValue(func() []tool { return findTools(b.ctx, cfg) })
+	b.tools = sync.OnceValue(func() []tool { return slices.DeleteFunc(findTools(b.ctx, cfg), b.cannotRun) })
 	return b, nil
 }
 
@@ -161,12 +161,17 @@ func (b *Box) Capabilities(context.Context) (sandbox.Capabilities, error) {
 		found[t.lang.key] = true
 	}
 	for _, l := range languages {
-		if !found[l.key] && b.cfg.wants(l.key) {
+		if b.cannotRun(tool{lang: &l}) && b.cfg.wants(l.key) {
+			c.Notes = append(c.Notes, l.key+": not at this isolation, since it does not start without /proc")
+		} else if !found[l.key] && b.cfg.wants(l.key) {
 			c.Notes = append(c.Notes, l.key+": "+l.install)
 		}
 	}
 	return c, nil
 }
+
+// cannotRun reports whether the isolation that was reached keeps a tool from starting.
+func (b *Box) cannotRun(t tool) bool { return t.lang.proc && b.confines() && !b.host.Namespaces() }
 
 func (c Config) wants(key string) bool {
 	return len(c.Languages) == 0 || slices.Contains(c.Languages, key)

@@ -27,6 +27,8 @@ type fixture struct {
 var fixtures = []fixture{
 	{"node", "index.js", nil},
 	{"python", "main.py", nil},
+	{"bun", "index.ts", nil},
+	{"deno", "index.ts", nil},
 	{"php", "index.php", []string{"closed"}},
 	{"ruby", "index.rb", []string{"closed"}},
 	{"go", "main.go", []string{"load", "native", "cookies", "body-json-charset", "body-json-bad", "stream", "breaks", "endless", "closed"}},
@@ -39,6 +41,9 @@ var fixtures = []fixture{
 // source is the folder of a function.
 func (f fixture) source(t testing.TB) string {
 	t.Helper()
+	if f.key == "bun" || f.key == "deno" {
+		return filepath.Join("testdata", "typescript")
+	}
 	if f.key != "exec" {
 		return filepath.Join("testdata", f.key)
 	}

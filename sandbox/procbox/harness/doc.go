@@ -53,7 +53,7 @@ import (
 
 // Files are the harness programs by file name.
 //
-//go:embed *.js *.[pr]*
+//go:embed *.cjs *.[pr]*
 var Files embed.FS
 
 // Build is what a language's own build step gets. The source may be hostile, and

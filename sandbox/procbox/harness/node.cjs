@@ -1,5 +1,5 @@
 'use strict';
-// Runs JavaScript functions for the process driver. The channel's protocol is
+// Runs JavaScript functions for the process driver: in Node.js, Bun and Deno. The channel's protocol is
 // described in package frame; what user code sees is the open runtimes' contract.
 
 const { AsyncLocalStorage } = require('async_hooks');
@@ -17,6 +17,7 @@ const LOG_BATCH = 32 << 10;
 const LOG_QUEUE = 8 << 20; // characters of logs waiting to be sent; more are dropped
 const LINE_LIMIT = 8000;
 const NONE = Buffer.alloc(0);
+const { Bun, Deno } = globalThis;
 
 // What tells this program's calls apart in the console and in stray errors.
 const current = new AsyncLocalStorage();
@@ -137,15 +138,50 @@ function onFrame(id, type, flags, payload) {
   }
 }
 
-function connect() {
-  socket = new net.Socket({
-    fd: 3, readable: true, writable: true,
-    onread: { buffer: Buffer.allocUnsafe(256 << 10), callback: onBytes },
-  });
-  const gone = () => process.reallyExit(0);
-  socket.on('end', gone).on('close', gone).on('error', gone);
+async function connect() {
+  socket = Bun ? await bunSocket() : netSocket();
   process.on('exit', flush); // the system takes it at once if there is room
-  frame(0, READY, 0, Buffer.from(JSON.stringify({ protocol: 1, version: process.versions.node })));
+  const version = Bun?.version ?? Deno?.version.deno ?? process.versions.node;
+  frame(0, READY, 0, Buffer.from(JSON.stringify({ protocol: 1, version })));
+}
+
+function gone() {
+  process.reallyExit(0);
+}
+
+function netSocket() {
+  const onread = { buffer: Buffer.allocUnsafe(256 << 10), callback: onBytes };
+  const s = new net.Socket({ fd: 3, readable: true, writable: true, onread: Deno ? undefined : onread });
+  if (Deno) s.on('data', (b) => onBytes(b.length, b));
+  return s.on('end', gone).on('close', gone).on('error', gone);
+}
+
+// bunSocket adopts the descriptor, which Bun's net.Socket does not.
+async function bunSocket() {
+  const waiting = []; // what the system has not taken yet
+  const s = { write, writableLength: 0 };
+  const raw = await Bun.connect({
+    fd: 3,
+    socket: { data: (_, b) => onBytes(b.length, b), drain, end: gone, close: gone, error: gone },
+  });
+  function write(b) {
+    if (waiting.length === 0) b = b.subarray(Math.max(0, raw.write(b)));
+    if (b.length === 0) return;
+    waiting.push(b);
+    s.writableLength += b.length;
+  }
+  function drain() {
+    while (waiting.length > 0) {
+      const n = Math.max(0, raw.write(waiting[0]));
+      s.writableLength -= n;
+      if (n < waiting[0].length) {
+        waiting[0] = waiting[0].subarray(n);
+        return;
+      }
+      waiting.shift();
+    }
+  }
+  return s;
 }
 
 // ---- loading ----
@@ -205,7 +241,7 @@ async function loadOnce() {
 }
 
 async function loadModule(file) {
-  if (isModule(file)) return import(pathToFileURL(file).href);
+  if (Bun || Deno || isModule(file)) return import(pathToFileURL(file).href);
   try {
     return createRequire(path.join(root, '/'))(file);
   } catch (e) {
@@ -230,9 +266,16 @@ function isModule(file) {
 
 function loadFailure(e) {
   if (e instanceof LoadError) return e.message;
-  if (e instanceof SyntaxError) return `Syntax error in ${entrypoint}: ${e.message}`;
+  if (isSyntaxError(e)) return `Syntax error in ${entrypoint}: ${(e.errors?.[0] ?? e).message}`;
   if (e instanceof TypeError) return e.message;
   return `Failed to load module: ${e instanceof Error ? e.message : String(e)}`;
+}
+
+// isSyntaxError knows what compilers throw: Bun a BuildMessage, or several, Deno something
+// with the text alone.
+function isSyntaxError(e) {
+  if (e instanceof SyntaxError || /^SyntaxError/.test(e?.message ?? '')) return true;
+  return e?.name === 'BuildMessage' || (e?.errors ?? []).some((one) => one?.name === 'BuildMessage');
 }
 
 // ---- calls ----
@@ -657,8 +700,16 @@ function stray(e) {
 
 function ignore() {}
 
+// captureConsole has the console write to the streams, which only that of Node.js does.
+function captureConsole() {
+  const { Console } = require('console');
+  const own = new Console({ stdout: process.stdout, stderr: process.stderr });
+  for (const name of Object.keys(console)) if (typeof own[name] === 'function') console[name] = own[name].bind(own);
+}
+
 capture(process.stdout);
 capture(process.stderr);
+if (Bun || Deno) captureConsole();
 process.on('uncaughtException', stray);
 process.on('unhandledRejection', stray);
 connect();
