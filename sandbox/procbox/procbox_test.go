@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -18,34 +19,11 @@ import (
 	"github.com/fnkit/fnkit/sandbox/sandboxtest"
 )
 
-type fixture struct {
-	key, entrypoint string
-	lacks           []string
-}
-
-// fixtures are the functions of testdata, one for each language.
-var fixtures = []fixture{
-	{"node", "index.js", nil},
-	{"python", "main.py", nil},
-	{"bun", "index.ts", nil},
-	{"deno", "index.ts", nil},
-	{"php", "index.php", []string{"closed"}},
-	{"ruby", "index.rb", []string{"closed"}},
-	{"go", "main.go", []string{"load", "native", "cookies", "body-json-charset", "body-json-bad", "stream", "breaks", "endless", "closed"}},
-	{"exec", "server", []string{
-		"load", "native", "noreturn", "record", "type", "crlf", "throw", // there is no context
-		"cancel", "cancel-loop", "concurrency", "slow-reader", // it serves one call at once
-	}},
-}
-
 // source is the folder of a function.
 func (f fixture) source(t testing.TB) string {
 	t.Helper()
-	if f.key == "bun" || f.key == "deno" {
-		return filepath.Join("testdata", "typescript")
-	}
-	if f.key != "exec" {
-		return filepath.Join("testdata", f.key)
+	if f.folder != "" {
+		return filepath.Join("testdata", f.folder)
 	}
 	require.Command(t, "go")
 	dir, err := execProgram()
@@ -71,31 +49,6 @@ var execProgram = sync.OnceValues(func() (dir string, err error) {
 	}
 	return dir, nil
 })
-
-// TestDriver runs the suite at the best tier in all languages, and at each other in
-// one; TestTiers tries the rest.
-func TestDriver(t *testing.T) {
-	t.Parallel()
-	for _, f := range fixtures {
-		t.Run(f.key, func(t *testing.T) {
-			t.Parallel()
-			suite(t, open(t, f.key), f)
-		})
-	}
-	for _, tier := range []string{"userns", "restricted", "none"} {
-		t.Run(tier, func(t *testing.T) {
-			t.Parallel()
-			suite(t, openTier(t, t.TempDir(), tier, "python"), fixtures[1])
-		})
-	}
-}
-
-func suite(t *testing.T, box *procbox.Box, f fixture) {
-	t.Helper()
-	sandboxtest.Run(t, sandboxtest.Target{
-		Driver: box, Runtime: runtimeOf(t, box, f.key), Source: f.source(t), Entrypoint: f.entrypoint, Lacks: f.lacks,
-	})
-}
 
 func BenchmarkInvoke(b *testing.B) {
 	for _, f := range fixtures {
@@ -192,15 +145,22 @@ func requireTier(t testing.TB, tier string) {
 // runtimeOf returns a language's runtime on this machine, or skips the test.
 func runtimeOf(t testing.TB, box sandbox.Driver, key string) string {
 	t.Helper()
+	r, ok := runtimeNamed(t, box, key)
+	if !ok {
+		require.Missing(t, key, "no such runtime was found")
+	}
+	return r.ID
+}
+
+func runtimeNamed(t testing.TB, box sandbox.Driver, key string) (r sandbox.Runtime, ok bool) {
+	t.Helper()
 	c, err := box.Capabilities(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, r := range c.Runtimes {
-		if r.Key == key {
-			return r.ID
-		}
+	i := slices.IndexFunc(c.Runtimes, func(r sandbox.Runtime) bool { return r.Key == key })
+	if i < 0 {
+		return r, false
 	}
-	require.Missing(t, key, "no such runtime was found")
-	return ""
+	return c.Runtimes[i], true
 }

@@ -29,6 +29,12 @@ func TestTiers(t *testing.T) {
 			t.Run(tier+"/"+f.key, func(t *testing.T) {
 				t.Parallel()
 				box := openTier(t, t.TempDir(), tier, f.key)
+				if why, ok := f.notAt[tier]; ok {
+					if r, ok := runtimeNamed(t, box, f.key); ok {
+						t.Errorf("%s is offered", r.ID)
+					}
+					t.Skip(why)
+				}
 				code := t.TempDir()
 				if err := os.CopyFS(code, os.DirFS(f.source(t))); err != nil {
 					t.Fatal(err)

@@ -16,6 +16,7 @@ const PIECE = 64 << 10; // body bytes in one frame
 const LOG_BATCH = 32 << 10;
 const LOG_QUEUE = 8 << 20; // characters of logs waiting to be sent; more are dropped
 const LINE_LIMIT = 8000;
+const BODY_LIMIT = 20 << 20; // of a request
 const NONE = Buffer.alloc(0);
 const { Bun, Deno } = globalThis;
 
@@ -231,13 +232,23 @@ function load() {
 
 async function loadOnce() {
   const file = path.join(root, entrypoint);
-  if (!fs.existsSync(file)) throw new LoadError(`Failed to load entrypoint, file ${entrypoint} does not exist.`);
+  if (!isOwnFile(file)) throw new LoadError(`Failed to load entrypoint, file ${entrypoint} does not exist.`);
   let found = await loadModule(file);
   for (let i = 0; i < 2 && typeof found !== 'function'; i++) found = found?.default;
   if (typeof found !== 'function') {
     throw new LoadError("Function signature invalid. Did you forget to export a 'main' function?");
   }
   main = found;
+}
+
+// isOwnFile reports whether a file is one of the deployment's.
+function isOwnFile(file) {
+  try {
+    const real = fs.realpathSync(file);
+    return real.startsWith(path.join(fs.realpathSync(root), path.sep)) && fs.statSync(real).isFile();
+  } catch {
+    return false;
+  }
 }
 
 async function loadModule(file) {
@@ -288,7 +299,7 @@ function onCall(id, flags, payload) {
     logging: head.l === 1,
     over: false,
     body: Buffer.from(payload.subarray(2 + n)),
-    parts: null, received: 0, // of an upload
+    parts: null, received: 0, size: payload.length - 2 - n, // of an upload
     credit: CREDIT,
     wake: ignore, // called when there is credit, or the call is over
     cancel: null, // ends the stream that answers the call
@@ -302,6 +313,10 @@ function onCall(id, flags, payload) {
 
 function onData(call, flags, payload) {
   if (!call.parts) return;
+  if ((call.size += payload.length) > BODY_LIMIT) {
+    frame(call.id, RESET, END, Buffer.from('the request body is too large'));
+    return drop(call);
+  }
   call.parts.push(Buffer.from(payload));
   call.received += payload.length;
   if (flags & END) {
@@ -691,9 +706,10 @@ function capture(stream) {
   };
 }
 
-// stray logs an error nobody caught; other calls of the process go on.
+// stray logs an error nobody caught; other calls of the process go on. Where the runtime
+// has forgotten which call it is of, it is of the one that runs, or of none.
 function stray(e) {
-  const call = current.getStore();
+  const call = current.getStore() ?? (calls.size === 1 ? calls.values().next().value : undefined);
   if (call && !call.over) writeLog(call, 2, errorText(e));
   else process.stderr.write(`${errorText(e)}\n`);
 }

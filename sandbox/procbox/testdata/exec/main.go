@@ -63,6 +63,9 @@ func handle(w http.ResponseWriter, r *http.Request) {
 	case "/text":
 		w.Header().Set("X-Custom", "Value")
 		text(w, 201, "téxt")
+	case "/printed":
+		fmt.Println("\x1b[31mred\x00\xff")
+		w.WriteHeader(204)
 	case "/binary":
 		all := make([]byte, 256)
 		for i := range all {
@@ -173,6 +176,21 @@ func handle(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		time.Sleep(time.Hour)
+	case "/enforced":
+		secret := r.Header.Get("x-open-runtimes-secret")
+		if secret == "" {
+			secret = "none"
+		}
+		w.Header().Set("X-Open-Runtimes-Log-Id", "x")
+		w.Header().Set("X-Yes", "yes")
+		text(w, 200, r.Header.Get("x-own")+" "+r.Header.Get("x-open-runtimes-kept")+" "+secret)
+	case "/output": // what was sent, past all buffers
+		if q.Has("err") {
+			os.Stderr.Write(body)
+		} else {
+			os.Stdout.Write(body)
+		}
+		w.WriteHeader(204)
 	case "/raw": // an answer that is in the body, and what may follow it
 		raw(w, string(body))
 	default:
