@@ -36,6 +36,7 @@
 //	store/dirblobs      … archives as files of a directory
 //	sandbox             contract of what runs the code
 //	sandbox/procbox     … as local processes
+//	sandbox/pluginbox   … in another process, by any sandbox that is served there
 //	sandbox/fnbox       … as a func of the host program
 //	events              contract of what carries events, and the in-process bus
 //	store/storetest, sandbox/sandboxtest, events/eventstest

@@ -122,6 +122,7 @@ func Example_fakeClock() {
 	mock.Set(time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC))
 	eng, _ := engine.New(engine.Config{
 		Store: db, Blobs: dirblobs.New(dir), Sandbox: box, Keys: engine.Key("k1", secret), MinIsolation: "none", Clock: mock,
+		Retention: engine.Retention{Executions: -1}, // by default those of two weeks
 	})
 	defer eng.Stop(ctx)
 

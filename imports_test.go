@@ -28,6 +28,7 @@ var arrows = []struct {
 	{"store/storetest", []string{"store"}},
 	{"store", nil},
 	{"sandbox/procbox", []string{"sandbox", "golang.org/x/sys"}},
+	{"sandbox/pluginbox", []string{"sandbox", "github.com/hashicorp/go-plugin", "github.com/hashicorp/go-hclog", "google.golang.org/grpc", "google.golang.org/protobuf"}},
 	{"sandbox/fnbox", []string{"sandbox"}},
 	{"sandbox/sandboxtest", []string{"sandbox"}},
 	{"sandbox", nil},

@@ -33,7 +33,7 @@ func list(ctx context.Context, o options, dir string) error {
 			return err
 		}
 		stores = append(stores, s)
-		if err := fill(ctx, s, n); err != nil {
+		if err := fill(ctx, s, 0, n); err != nil {
 			return err
 		}
 	}
@@ -60,10 +60,11 @@ func middle(all []time.Duration) int64 {
 	return all[len(all)/2].Microseconds()
 }
 
-// fill stores n executions of ten functions, a quarter of them failed.
-func fill(ctx context.Context, s *sqlstore.Store, n int) error {
+// fill stores executions of ten functions, a quarter of them failed, beside those that
+// are there already, until there are n.
+func fill(ctx context.Context, s *sqlstore.Store, at, n int) error {
 	began := time.UnixMilli(1_700_000_000_000).UTC()
-	for at := 0; at < n; {
+	for at < n {
 		var rows []store.Execution
 		for ; len(rows) < 1000 && at < n; at++ {
 			now := began.Add(time.Duration(at) * time.Millisecond)

@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"runtime/pprof"
 	"strings"
 	"time"
 )
@@ -27,16 +28,38 @@ type options struct {
 	rounds int
 	calls  int
 	rows   int
+
+	postgres string
+	queued   int
+	slots    int
 }
+
+// durable are the parts about queue, schedules and events.
+const durable = "throughput,storing,accepting,starting,engines,schedules,events,rows"
 
 func main() {
 	var o options
-	flag.StringVar(&o.parts, "run", "calls,memory", "parts to run: calls, memory, list")
+	flag.StringVar(&o.parts, "run", "calls,memory", "parts to run: calls, memory, list; durable is throughput, accepting, starting, engines, schedules, events, rows")
 	flag.DurationVar(&o.slice, "slice", time.Second, "length of one measured stretch")
 	flag.IntVar(&o.rounds, "rounds", 5, "stretches of each kind; medians are printed")
 	flag.IntVar(&o.calls, "calls", 100_000, "calls of the memory part")
 	flag.IntVar(&o.rows, "rows", 1_000_000, "rows of the list part")
+	flag.StringVar(&o.postgres, "postgres", os.Getenv("FNKIT_TEST_POSTGRES"), "URL of a Postgres server to compare on; empty: only SQLite")
+	flag.IntVar(&o.queued, "queued", 20_000, "executions of each stretch of the throughput part")
+	flag.IntVar(&o.slots, "slots", 512, "executions that run at once in the throughput part")
+	profile := flag.String("cpuprofile", "", "file for a CPU profile")
 	flag.Parse()
+	if *profile != "" {
+		f, err := os.Create(*profile)
+		if err == nil {
+			err = pprof.StartCPUProfile(f)
+		}
+		if err != nil {
+			log.Fatal(err)
+		}
+		defer pprof.StopCPUProfile()
+	}
+	o.parts = strings.ReplaceAll(o.parts, "durable", durable)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	if err := run(ctx, o); err != nil {
@@ -51,7 +74,8 @@ func run(ctx context.Context, o options) error {
 	}
 	defer os.RemoveAll(dir)
 	machine(ctx)
-	parts := map[string]func(context.Context, options, string) error{"calls": calls, "memory": memory, "list": list}
+	parts := map[string]func(context.Context, options, string) error{"calls": calls, "memory": memory, "list": list,
+		"throughput": throughput, "storing": storing, "accepting": accepting, "starting": starting, "engines": growing, "schedules": schedules, "events": listening, "rows": rows}
 	for name := range strings.SplitSeq(o.parts, ",") {
 		part, ok := parts[name]
 		if !ok {

@@ -28,6 +28,7 @@ type answer struct {
 	mu     sync.Mutex // guards the logs
 	logs   tail
 	errors tail
+	live   *liveLog // lets the logs be followed; nil: they cannot
 }
 
 func newAnswer(l Limits, out ResponseWriter) *answer {
@@ -106,10 +107,15 @@ func (a *answer) Flush() error {
 func (a *answer) Log(stream sandbox.Stream, lines []byte) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	name := "stdout"
 	if stream == sandbox.Stderr {
+		name = "stderr"
 		a.errors.add(lines)
 	} else {
 		a.logs.add(lines)
+	}
+	if a.live != nil {
+		a.live.add(name, lines)
 	}
 }
 

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -37,7 +36,7 @@ func (e *Engine) runBuild(ctx context.Context, c store.Claimed[Deployment]) {
 	if !e.progress(ctx, c.Lease, &d, store.DeploymentProcessing) {
 		return
 	}
-	log := newBuildLog(e, d)
+	log := newBuildOutput(e, d)
 	err := e.buildInTime(ctx, c.Lease, &d, log)
 	d.BuildLogs = log.finish()
 	e.finishBuild(ctx, c.Lease, d, err)
@@ -203,17 +202,27 @@ func (e *Engine) packArtefact(ctx context.Context, d *Deployment, dir, work stri
 	return nil
 }
 
-// dropLogs removes what a build has printed since its deployment was deleted.
-func (e *Engine) dropLogs(ctx context.Context, d Deployment) {
+// keepLogs puts what a canceled build has printed into its deployment, or
+// removes it if that was deleted.
+func (e *Engine) keepLogs(ctx context.Context, d Deployment) {
 	ctx = context.WithoutCancel(ctx)
-	_, err := e.store.GetDeployment(ctx, d.Project, d.FunctionID, d.ID)
+	_, err := e.store.UpdateDeployment(ctx, d.Project, d.FunctionID, d.ID, func(current *Deployment) error {
+		if current.Status == store.DeploymentCanceled && current.BuildID == d.BuildID && current.BuildLogs == "" {
+			current.BuildLogs = d.BuildLogs
+			return nil
+		}
+		return errUnchanged
+	})
 	if errors.Is(err, store.ErrNotFound) {
 		err = e.store.DeleteLogs(ctx, buildLog(d))
 	}
-	if err != nil {
-		e.cfg.Logger.Warn("delete build log", "deployment", d.ID, "error", err)
+	if err != nil && !errors.Is(err, errUnchanged) {
+		e.cfg.Logger.Warn("keep build log", "deployment", d.ID, "error", err)
 	}
 }
+
+// errUnchanged ends an update that would change nothing.
+var errUnchanged = errors.New("engine: unchanged")
 
 // dropArtefact removes what a build has stored that did not become ready.
 func (e *Engine) dropArtefact(ctx context.Context, d *Deployment) {
@@ -237,7 +246,7 @@ func (e *Engine) finishBuild(ctx context.Context, l store.Lease, d Deployment, e
 	switch {
 	case lost:
 		e.dropArtefact(ctx, &d)
-		e.dropLogs(ctx, d)
+		e.keepLogs(ctx, d)
 		return
 	case err != nil && ctx.Err() != nil:
 		d.Status, d.ReadyAt, d.BuildEnded = store.DeploymentWaiting, now, time.Time{}
@@ -265,7 +274,7 @@ func (e *Engine) finishBuild(ctx context.Context, l store.Lease, d Deployment, e
 	}
 	if errors.Is(err, errLeaseLost) {
 		e.dropArtefact(ctx, &d)
-		e.dropLogs(ctx, d)
+		e.keepLogs(ctx, d)
 		return
 	}
 	if err != nil { // it may be written or not: the artefact stays until it is known, see sweep
@@ -277,9 +286,6 @@ func (e *Engine) finishBuild(ctx context.Context, l store.Lease, d Deployment, e
 		return
 	}
 	e.builds.forget(l)
-	if err := e.store.DeleteLogs(ctx, buildLog(d)); err != nil {
-		e.cfg.Logger.Error("clear build log", "deployment", d.ID, "error", err)
-	}
 	e.observe.built(ctx, d)
 	e.cfg.Logger.Info("build "+string(d.Status), "project", d.Project, "function", d.FunctionID, "deployment", d.ID, "active", activated)
 	if activated {
@@ -344,71 +350,37 @@ func joinLines(log, line string) string {
 	return log + line + "\n"
 }
 
-// liveLog takes the output of a build: it keeps the end for the record, and
-// passes what comes on to the store, so that it can be followed. It never
-// holds the build up: what the store is too slow for is joined to the next chunk, and
-// what is beyond the limit is only kept at the end.
-type liveLog struct {
-	e   *Engine
-	ref store.LogRef
-
-	mu      sync.Mutex
-	tail    tail
-	pending bytes.Buffer // not passed on yet
-	sent    int
-	writing bool
-	idle    *sync.Cond // writing became false
-}
-
 // maxLogChunks is how many chunks of a live log are read at once.
 const maxLogChunks = 10_000
 
-func newBuildLog(e *Engine, d Deployment) *liveLog {
-	l := &liveLog{e: e, ref: buildLog(d), tail: tail{max: e.cfg.Limits.LogSize, name: "Logs"}}
-	l.idle = sync.NewCond(&l.mu)
-	return l
+// buildOutput takes what a build prints: it keeps the end for the record, and
+// lets it be followed. It never holds the build up.
+type buildOutput struct {
+	live *liveLog
+
+	mu   sync.Mutex
+	tail tail
+}
+
+func newBuildOutput(e *Engine, d Deployment) *buildOutput {
+	b := &buildOutput{live: newLiveLog(e, buildLog(d), e.cfg.Limits.LogSize), tail: tail{max: e.cfg.Limits.LogSize, name: "Logs"}}
+	b.live.show()
+	return b
 }
 
 // Write implements io.Writer; it never fails.
-func (l *liveLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.tail.add(p)
-	if room := l.tail.max - l.sent - l.pending.Len(); room > 0 {
-		l.pending.Write(p[:min(room, len(p))])
-	}
-	if !l.writing && l.pending.Len() > 0 {
-		l.writing = true
-		l.e.life.group.Go(l.flush)
-	}
+func (b *buildOutput) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.tail.add(p)
+	b.live.add("stdout", p)
 	return len(p), nil
 }
 
-// flush appends what is pending until nothing is.
-func (l *liveLog) flush() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for l.pending.Len() > 0 {
-		chunk := bytes.Clone(l.pending.Bytes())
-		l.pending.Reset()
-		l.sent += len(chunk)
-		l.mu.Unlock()
-		err := l.e.store.AppendLogs(context.WithoutCancel(l.e.life.ctx), l.ref, []store.LogChunk{{At: l.e.now(), Stream: "stdout", Data: chunk}})
-		l.mu.Lock()
-		if err != nil {
-			l.e.cfg.Logger.Warn("append build log", "error", err)
-		}
-	}
-	l.writing = false
-	l.idle.Broadcast()
-}
-
 // finish waits for the store and returns the whole log.
-func (l *liveLog) finish() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for l.writing {
-		l.idle.Wait()
-	}
-	return l.tail.text()
+func (b *buildOutput) finish() string {
+	b.live.end()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.tail.text()
 }

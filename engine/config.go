@@ -42,29 +42,33 @@ type Config struct {
 	Limits    Limits    // sizes and durations a client can reach
 	Instances Instances // how many instances live, and how long
 	Work      Work      // the queue's workers
+	Retention Retention // how long what is over is kept
 	Hooks     Hooks     // what only the host knows
 	Identity  Identity  // what functions are told about this server
 }
 
 // Limits bound what comes from outside. A zero field takes its default.
 type Limits struct {
-	SourceSize    int64         // bytes of a source archive. Default: 30 000 000
-	UnpackedSize  int64         // bytes of an unpacked archive. Default: 1 GiB
-	UnpackedFiles int           // entries of an archive. Default: 200 000
-	ArtefactSize  int64         // bytes of a packed artefact. Default: 2 000 000 000
-	UploadPause   time.Duration // an upload in parts that stands still for so long is given up, within a day. Default: 24 h
-	Timeout       int           // seconds a function may ask for. Default: 900
-	BuildTimeout  time.Duration // Default: 900 s
-	SyncTimeout   time.Duration // how long a synchronous caller waits. Default: 30 s
-	StartTimeout  time.Duration // how long an instance may take to be able to serve. Default: 30 s
-	RequestBody   int           // bytes of an execution's body. Default: 10 485 760
-	ResponseBody  int           // bytes of a response kept whole, for the API. Default: 20 MiB
-	LogSize       int           // bytes kept of each of an execution's logs and errors, and of a build's log. Default: 1 000 000
-	Variables     int           // per function. Default: 1000
-	Chain         int           // how many functions may cause one another's executions through events. Default: 8
-	Environment   int           // bytes of a function's variables together, as JSON. Default: 768 KiB, what drivers can hand over
-	CPUs          float64       // of a specification. Default: no cap
-	Memory        int           // MB of a specification. Default: no cap
+	SourceSize        int64         // bytes of a source archive. Default: 30 000 000
+	UnpackedSize      int64         // bytes of an unpacked archive. Default: 1 GiB
+	UnpackedFiles     int           // entries of an archive. Default: 200 000
+	ArtefactSize      int64         // bytes of a packed artefact. Default: 2 000 000 000
+	UploadPause       time.Duration // an upload in parts that stands still for so long is given up, within a day. Default: 24 h
+	Timeout           int           // seconds a function may ask for. Default: 900
+	BuildTimeout      time.Duration // Default: 900 s
+	SyncTimeout       time.Duration // how long a synchronous caller waits. Default: 30 s
+	StartTimeout      time.Duration // how long an instance may take to be able to serve. Default: 30 s
+	RequestBody       int           // bytes of an execution's body. Default: 10 485 760
+	ResponseBody      int           // bytes of a response kept whole, for the API. Default: 20 MiB
+	LogSize           int           // bytes kept of each of an execution's logs and errors, and of a build's log. Default: 1 000 000
+	Followers         int           // who follow logs at once, through one engine. Default: 1000
+	Variables         int           // per function. Default: 1000
+	Queued            int           // executions of one function in the queue, about; more are refused. Default: 100 000. Those of events and schedules are not
+	IdempotencyWindow time.Duration // how long an idempotency key is remembered. Default: 24 h
+	Chain             int           // how many functions may cause one another's executions through events. Default: 8
+	Environment       int           // bytes of a function's variables together, as JSON. Default: 768 KiB, what drivers can hand over
+	CPUs              float64       // of a specification. Default: no cap
+	Memory            int           // MB of a specification. Default: no cap
 }
 
 // Instances says how many instances may live at once. A zero field takes its default.
@@ -83,9 +87,26 @@ type Work struct {
 	Runs         int           // queued executions running at once. Default: 64
 	Builds       int           // builds running at once. Default: half the CPUs, at least 1
 	Lease        time.Duration // after this long without a sign of life a worker's rows go to another. Default: 30 s; at least 1 s
+	Losses       int           // workers an execution may lose, because they die while it runs, before it is given up. Default: 20
 	Poll         time.Duration // how often to look for work that other engines accepted. Default: 1 s
 	MaxStaleness time.Duration // how old what an engine knows of a function may be, when another engine changed it. Default: 1 s
 	Grace        time.Duration // how long after a function's timeout its process is killed. Default: 1 s
+}
+
+// Retention says how long records are kept that are over. Any engine on the
+// store removes them, in small batches. A zero field takes its default, and a
+// negative one keeps for ever. ProjectLimits may say otherwise for a project.
+type Retention struct {
+	// Executions is how long an execution is kept, with its logs, from when it
+	// was created or ended, whichever is later. Default: 14 days.
+	Executions time.Duration
+	// Deployments is how many of a function's newest ready deployments are kept;
+	// older ones go with their archives, whether or not their build succeeded.
+	// The active one stays, and what is not built yet. Default: all are kept.
+	Deployments int
+	// Every is how often it is looked, the first time at Start. Default: 1 h.
+	// Keys that have expired and old chunks of logs go at the same time.
+	Every time.Duration
 }
 
 // Hooks are what only the host knows. Each may be nil.
@@ -116,6 +137,13 @@ type Hooks struct {
 type ProjectLimits struct {
 	Functions int // functions that may exist
 	Instances int // instances that may live at once, within Instances.PerProject
+	// Concurrency is how many executions of the project run at once and Rate how
+	// fast they begin: of queued ones over all engines, which wait; of synchronous
+	// ones on each engine, which are refused.
+	Concurrency int
+	Rate        Rate
+	// Retention takes the place of the engine's where it is not zero; Every is ignored.
+	Retention Retention
 }
 
 // Location is where a client is.
@@ -165,9 +193,13 @@ func (c Config) withDefaults() Config {
 	w.Runs = cmp.Or(w.Runs, 64)
 	w.Builds = cmp.Or(w.Builds, max(1, cpus/2))
 	w.Lease = cmp.Or(w.Lease, 30*time.Second)
+	w.Losses = cmp.Or(w.Losses, 20)
 	w.Poll = cmp.Or(w.Poll, time.Second)
 	w.MaxStaleness = cmp.Or(w.MaxStaleness, time.Second)
 	w.Grace = cmp.Or(w.Grace, time.Second)
+	c.Retention.Executions = cmp.Or(c.Retention.Executions, 14*24*time.Hour)
+	c.Retention.Deployments = cmp.Or(c.Retention.Deployments, -1)
+	c.Retention.Every = cmp.Or(c.Retention.Every, time.Hour)
 	id := &c.Identity
 	id.Endpoint = cmp.Or(id.Endpoint, "http://localhost/v1")
 	id.Host = cmp.Or(id.Host, "localhost")
@@ -189,7 +221,10 @@ func (l Limits) withDefaults() Limits {
 	l.RequestBody = cmp.Or(l.RequestBody, 10_485_760)
 	l.ResponseBody = cmp.Or(l.ResponseBody, 20<<20)
 	l.LogSize = cmp.Or(l.LogSize, 1_000_000)
+	l.Followers = cmp.Or(l.Followers, 1000)
 	l.Variables = cmp.Or(l.Variables, 1000)
+	l.Queued = cmp.Or(l.Queued, 100_000)
+	l.IdempotencyWindow = cmp.Or(l.IdempotencyWindow, 24*time.Hour)
 	l.Chain = cmp.Or(l.Chain, 8)
 	l.Environment = cmp.Or(l.Environment, 768<<10)
 	return l
@@ -217,11 +252,11 @@ func (c Config) validate() error {
 		"Limits.SourceSize": l.SourceSize, "Limits.UnpackedSize": l.UnpackedSize, "Limits.UnpackedFiles": int64(l.UnpackedFiles),
 		"Limits.ArtefactSize": l.ArtefactSize, "Limits.UploadPause": int64(l.UploadPause), "Limits.Timeout": int64(l.Timeout), "Limits.BuildTimeout": int64(l.BuildTimeout),
 		"Limits.SyncTimeout": int64(l.SyncTimeout), "Limits.StartTimeout": int64(l.StartTimeout), "Limits.RequestBody": int64(l.RequestBody),
-		"Limits.ResponseBody": int64(l.ResponseBody), "Limits.LogSize": int64(l.LogSize), "Limits.Variables": int64(l.Variables), "Limits.Environment": int64(l.Environment), "Limits.Chain": int64(l.Chain),
+		"Limits.ResponseBody": int64(l.ResponseBody), "Limits.LogSize": int64(l.LogSize), "Limits.Followers": int64(l.Followers), "Limits.Variables": int64(l.Variables), "Limits.Environment": int64(l.Environment), "Limits.Chain": int64(l.Chain), "Limits.IdempotencyWindow": int64(l.IdempotencyWindow), "Limits.Queued": int64(l.Queued),
 		"Instances.Max": int64(c.Instances.Max), "Instances.PerProject": int64(c.Instances.PerProject), "Instances.PerDeployment": int64(c.Instances.PerDeployment), "Instances.Concurrency": int64(c.Instances.Concurrency),
 		"Instances.Waiting": int64(c.Instances.Waiting), "Instances.Wait": int64(c.Instances.Wait), "Instances.Idle": int64(c.Instances.Idle),
-		"Work.Runs": int64(c.Work.Runs), "Work.Builds": int64(c.Work.Builds), "Work.Poll": int64(c.Work.Poll),
-		"Work.MaxStaleness": int64(c.Work.MaxStaleness), "Work.Grace": int64(c.Work.Grace),
+		"Work.Runs": int64(c.Work.Runs), "Work.Builds": int64(c.Work.Builds), "Work.Losses": int64(c.Work.Losses), "Work.Poll": int64(c.Work.Poll),
+		"Work.MaxStaleness": int64(c.Work.MaxStaleness), "Work.Grace": int64(c.Work.Grace), "Retention.Every": int64(c.Retention.Every),
 	} {
 		check(v > 0, "%s: %d is not positive", name, v)
 	}

@@ -109,11 +109,16 @@ func (p *Project) DeleteDeployment(ctx context.Context, by Actor, function, id s
 		p.e.forget(p.id, function)
 	}
 	p.e.builds.cancelIf(func(b Deployment) bool { return b.Project == p.id && b.ID == id })
+	p.removed(ctx, by, d)
+	return nil
+}
+
+// removed deletes the blobs of a deployment whose record is gone, and tells the world.
+func (p *Project) removed(ctx context.Context, by Actor, d Deployment) {
 	p.e.deleteBlobs(ctx, []string{d.SourceBlob})
 	p.e.dropArtefact(ctx, &d)
 	p.e.deleteUploads(ctx, d)
-	p.emit(ctx, by, "functions."+function+".deployments."+id+".delete", nil)
-	return nil
+	p.emit(ctx, by, "functions."+d.FunctionID+".deployments."+d.ID+".delete", nil)
 }
 
 // Rebuild makes a new deployment from the source of an existing one, with the

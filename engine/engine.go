@@ -27,6 +27,8 @@ type Engine struct {
 	store     store.Store
 	secrets   *secrets
 	observe   *observer
+	gauge     gauge
+	backlog   backlog
 	knowledge knowledge
 	pool      *pool.Pool
 	appends   *groupcommit.Group[Execution]
@@ -34,8 +36,10 @@ type Engine struct {
 	builds    *worker[Deployment]
 	runs      *worker[Execution]
 	artefacts *artefacts
+	feeds     feeds
 	life      lifecycle
-	swept     time.Time // by Step, last
+	swept     time.Time // when, last; see keepHouse
+	retained  time.Time
 
 	probe sync.Mutex
 	caps  *sandbox.Capabilities // since they were asked for
@@ -57,6 +61,7 @@ func New(c Config) (*Engine, error) {
 		return nil, err
 	}
 	e.knowledge.entries = map[functionKey]*entry{}
+	e.feeds.all = map[store.LogRef]*feed{}
 	e.appends = e.newAppends()
 	e.settles = e.newSettles()
 	e.builds = newWorker(e, "build", c.Store.Builds(), c.Work.Builds, e.runBuild)

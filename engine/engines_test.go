@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/http"
@@ -9,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/benbjohnson/clock"
 
 	"github.com/fnkit/fnkit/engine"
 	"github.com/fnkit/fnkit/engine/enginetest"
@@ -143,4 +146,34 @@ func TestEnginesShareWork(t *testing.T) {
 			}
 		}
 	})
+}
+
+// On Postgres an engine hears of what others accept; it does not look for it.
+func TestEnginesHearOfEachOther(t *testing.T) {
+	t.Parallel()
+	dsn := postgrestest.DSN(t)
+	seldom := func(t *testing.T) func(*engine.Config) {
+		s := opened(t)(postgres.Open(t.Context(), dsn))
+		return func(c *engine.Config) { c.Store, c.Work.Poll, c.Clock = s, time.Hour, clock.New() }
+	}
+	run, runs := counting()
+	b := start(t, fnbox.New(fnbox.Funcs{"f": run}), seldom(t))
+	a := enginetest.New(t, fnbox.Funcs{}, seldom(t), func(c *engine.Config) { c.Blobs, c.Keys = b.cfg.Blobs, b.cfg.Keys }).Project("shop")
+	if _, err := a.CreateFunction(t.Context(), engine.System, engine.FunctionParams{ID: "f", Name: "f", Runtime: fnbox.RuntimeID, Entrypoint: "f"}); err != nil {
+		t.Fatal(err)
+	}
+	d, err := a.Deploy(t.Context(), engine.System, "f", engine.DeployParams{Source: bytes.NewReader(archived(t, map[string]string{"README": ""})), Size: -1, Activate: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := b.built(t, d); d.Status != "ready" {
+		t.Fatalf("%+v", d)
+	}
+	x, err := a.Execute(t.Context(), engine.System, "f", engine.ExecuteParams{Async: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if x := b.ended(t, x.Execution); x.Status != "completed" || runs.Load() != 1 {
+		t.Errorf("%+v, %d runs", x, runs.Load())
+	}
 }

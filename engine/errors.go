@@ -67,6 +67,8 @@ const (
 	TypeExecution        = "execution_not_found"
 	TypeExecutionOngoing = "execution_in_progress"
 	TypeExecutionEnded   = "execution_already_completed"
+	TypeExecutionAlive   = "execution_not_dead"
+	TypeKeyReused        = "execution_key_reused"
 	TypeVariable         = "variable_not_found"
 	TypeVariableExists   = "variable_already_exists"
 	TypeFileEmpty        = "storage_file_empty"
@@ -109,6 +111,8 @@ var errorTypes = map[string]struct {
 	TypeExecution:        {NotFound, "Execution with the requested ID could not be found."},
 	TypeExecutionOngoing: {Invalid, "Can't delete ongoing execution. Please wait for execution to finish before deleting it."},
 	TypeExecutionEnded:   {Invalid, "The execution has ended already and cannot be canceled."},
+	TypeExecutionAlive:   {Invalid, "The execution is no dead letter: only executions that failed for good, of functions with a retry policy, can be replayed."},
+	TypeKeyReused:        {Conflict, "The idempotency key was used for another request. Please use a new one for each request."},
 	TypeVariable:         {NotFound, "Variable with the requested ID could not be found."},
 	TypeVariableExists:   {Conflict, "Variable with the same ID already exists in this function. Try again with a different key."},
 	TypeFileEmpty:        {Invalid, "Empty file passed to the endpoint."},

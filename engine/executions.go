@@ -18,10 +18,11 @@ import (
 // runs at least once even if every engine dies meanwhile.
 // Errors: general_argument_invalid, general_bad_request, function_not_found,
 // function_runtime_unsupported, deployment_not_found, build_not_found,
-// build_not_ready, user_unauthorized, function_busy,
+// build_not_ready, user_unauthorized, function_busy, execution_key_reused,
 // function_synchronous_timeout, general_service_unavailable.
 func (p *Project) Execute(ctx context.Context, by Actor, function string, a ExecuteParams) (ExecuteResult, error) {
-	if _, err := p.enter(ctx, by, ScopeExecutionWrite); err != nil {
+	limits, err := p.enter(ctx, by, ScopeExecutionWrite)
+	if err != nil {
 		return ExecuteResult{}, err
 	}
 	a.setDefaults()
@@ -32,24 +33,33 @@ func (p *Project) Execute(ctx context.Context, by Actor, function string, a Exec
 	if err != nil {
 		return ExecuteResult{}, err
 	}
-	x := p.newExecution(k, by, a)
-	if a.Async {
+	x, room := p.newExecution(k, by, a), roomOf(limits, k.fn.Policy)
+	switch {
+	case a.Async:
 		return p.enqueue(ctx, by, x, a)
+	case a.IdempotencyKey != "":
+		return p.runOnce(ctx, by, k, x, a, room)
 	}
-	return p.runNow(ctx, by, k, x, a)
+	return p.runNow(ctx, by, k, x, a, room)
 }
 
 // Stream runs a function and passes its answer on to w as it is produced. An
 // error of type *Error comes before anything was written; ErrAborted after the
 // head was, when the answer broke off. Errors as Execute.
 func (p *Project) Stream(ctx context.Context, by Actor, function string, r StreamRequest, w ResponseWriter) (Execution, error) {
-	if _, err := p.enter(ctx, by, ScopeExecutionWrite); err != nil {
+	limits, err := p.enter(ctx, by, ScopeExecutionWrite)
+	if err != nil {
 		return Execution{}, err
 	}
 	k, err := p.executable(ctx, by, function)
 	if err != nil {
 		return Execution{}, err
 	}
+	leave, err := p.e.gauge.enter(p.id, k.fn.ID, "", roomOf(limits, k.fn.Policy), p.e.clock.Now())
+	if err != nil {
+		return Execution{}, err
+	}
+	defer leave()
 	run, done, err := p.e.call()
 	if err != nil {
 		return Execution{}, err
@@ -162,7 +172,7 @@ func (p *Project) DeleteExecution(ctx context.Context, by Actor, function, id st
 	if err != nil {
 		return fail(err, TypeExecution)
 	}
-	err = p.e.store.DeleteExecution(ctx, p.id, function, id, store.ExecutionCompleted, store.ExecutionFailed, store.ExecutionCanceled, store.ExecutionScheduled)
+	err = p.e.store.DeleteExecution(ctx, p.id, function, id, store.ExecutionCompleted, store.ExecutionFailed, store.ExecutionCanceled, store.ExecutionDead, store.ExecutionScheduled)
 	if errors.Is(err, store.ErrConflict) {
 		return Errorf(TypeExecutionOngoing, "")
 	}
@@ -216,6 +226,33 @@ func (p *Project) CancelExecution(ctx context.Context, by Actor, function, id st
 	return masked(x, by), nil
 }
 
+// ReplayExecution queues a dead letter again, with the request it was queued
+// with and all its attempts, and returns it. It runs what is active by then.
+// Errors: function_not_found, execution_not_found, execution_not_dead.
+func (p *Project) ReplayExecution(ctx context.Context, by Actor, function, id string) (Execution, error) {
+	if _, err := p.enter(ctx, by, ScopeExecutionWrite); err != nil {
+		return Execution{}, err
+	}
+	if !by.Trusted() {
+		return Execution{}, Errorf(TypeFunction, "")
+	}
+	x, err := p.e.store.ReplayExecution(ctx, p.id, function, id, p.e.now())
+	switch {
+	case errors.Is(err, store.ErrConflict):
+		return Execution{}, Errorf(TypeExecutionAlive, "")
+	case errors.Is(err, store.ErrNotFound):
+		if err := p.visible(ctx, by, function); err != nil {
+			return Execution{}, err
+		}
+		return Execution{}, Errorf(TypeExecution, "")
+	case err != nil:
+		return Execution{}, fail(err, "")
+	}
+	p.e.runs.wake()
+	p.emit(ctx, by, "functions."+function+".executions."+id+".update", masked(x, by))
+	return masked(x, by), nil
+}
+
 // setDefaults fills what the caller left out.
 func (a *ExecuteParams) setDefaults() {
 	a.Path = cmp.Or(a.Path, "/")
@@ -232,7 +269,7 @@ func (e *Engine) checkExecute(a ExecuteParams) error {
 	if len(a.Body) > e.cfg.Limits.RequestBody {
 		return InvalidParam("body", CheckText(strings.Repeat(" ", e.cfg.Limits.RequestBody+1), 0, e.cfg.Limits.RequestBody))
 	}
-	if err := firstBroken([]rule{{"path", CheckText(a.Path, 1, MaxPath)}, {"method", CheckMethod(a.Method)}, {"headers", CheckHeaders(a.Headers)}}); err != nil {
+	if err := firstBroken([]rule{{"path", CheckText(a.Path, 1, MaxPath)}, {"method", CheckMethod(a.Method)}, {"headers", CheckHeaders(a.Headers)}, {"idempotency-key", CheckText(a.IdempotencyKey, 0, MaxIdempotencyKey)}, {"fnkit.lane", CheckText(a.Lane, 0, MaxLane)}}); err != nil {
 		return err
 	}
 	if a.ScheduledAt.IsZero() {
@@ -253,13 +290,18 @@ func (p *Project) executable(ctx context.Context, by Actor, function string) (*k
 	if err != nil {
 		return nil, err
 	}
+	return k, k.executableBy(by)
+}
+
+// executableBy says why by cannot execute a function now.
+func (k *known) executableBy(by Actor) error {
 	if !k.fn.Enabled && !by.Trusted() {
-		return nil, Errorf(TypeFunction, "")
+		return Errorf(TypeFunction, "")
 	}
 	if err := k.runnable(); err != nil {
-		return nil, err
+		return err
 	}
-	return k, by.mayExecute(k.fn.Execute)
+	return by.mayExecute(k.fn.Execute)
 }
 
 // runnable says why a function cannot run here now.
@@ -287,7 +329,7 @@ func (p *Project) newExecution(k *known, by Actor, a ExecuteParams) Execution {
 	now := p.e.now()
 	return Execution{
 		Project: p.id, ID: ids.New(p.e.clock.Now()), FunctionID: k.fn.ID, DeploymentID: k.dep.ID, CreatedAt: now, UpdatedAt: now,
-		UserID: by.UserID, Trigger: store.TriggerHTTP,
+		UserID: by.UserID, Trigger: store.TriggerHTTP, Priority: k.fn.Policy.Priority, Lane: a.Lane,
 		RequestMethod: a.Method, RequestPath: a.Path, RequestHeaders: keep(a.Headers, storedRequestHeaders),
 	}
 }
@@ -318,46 +360,17 @@ func masked(x Execution, by Actor) Execution {
 	return x
 }
 
-// enqueue stores an execution to be run by a worker.
-func (p *Project) enqueue(ctx context.Context, by Actor, x Execution, a ExecuteParams) (ExecuteResult, error) {
-	x.Status, x.ReadyAt = store.ExecutionWaiting, x.CreatedAt
-	if !a.ScheduledAt.IsZero() {
-		at := a.ScheduledAt.UTC().Truncate(time.Millisecond)
-		x.Status, x.Trigger, x.ReadyAt, x.ScheduledAt = store.ExecutionScheduled, store.TriggerSchedule, at, at
-	}
-	var err error
-	x.Payload, err = p.e.secrets.sealPayload(x, payload{Headers: a.Headers, Body: a.Body, Actor: by, IP: a.ClientIP})
-	if err != nil {
-		return ExecuteResult{}, err
-	}
-	if err := p.e.appends.Add(ctx, x); err != nil {
-		return ExecuteResult{}, fail(err, "")
-	}
-	x.Payload = nil
-	p.e.runs.wake()
-	p.emit(ctx, by, "functions."+x.FunctionID+".executions."+x.ID+".create", masked(x, by))
-	return ExecuteResult{Execution: masked(x, by)}, nil
-}
-
 // runNow runs an execution on the caller's time and stores it when it has ended.
-func (p *Project) runNow(ctx context.Context, by Actor, k *known, x Execution, a ExecuteParams) (ExecuteResult, error) {
+func (p *Project) runNow(ctx context.Context, by Actor, k *known, x Execution, a ExecuteParams, room store.Room) (ExecuteResult, error) {
 	run, done, err := p.e.call()
 	if err != nil {
 		return ExecuteResult{}, err
 	}
 	defer done()
-	out := newAnswer(p.e.cfg.Limits, nil)
-	c, err := p.e.prepare(ctx, k, &x, by, a.ClientIP, out)
+	out, res, err := p.answer(ctx, run, by, k, &x, a, room)
 	if err != nil {
 		return ExecuteResult{}, err
 	}
-	c.headers, c.body, c.limit = append(callerHeaders(a.Headers), c.headers...), bytes.NewReader(a.Body), p.e.cfg.Limits.SyncTimeout
-	c.headers = append(c.headers, Header{Name: "content-length", Value: itoa(int64(len(a.Body)))})
-	res, err := p.e.invokeFor(ctx, run, c)
-	if err != nil {
-		return ExecuteResult{}, err
-	}
-	p.e.record(&x, c, res)
 	if err := p.keep(ctx, by, k, x); err != nil {
 		return ExecuteResult{}, fail(err, "")
 	}
@@ -365,6 +378,29 @@ func (p *Project) runNow(ctx context.Context, by Actor, k *known, x Execution, a
 		return ExecuteResult{}, Errorf(TypeSyncTimeout, "")
 	}
 	return ExecuteResult{Execution: masked(x, by), ResponseHeaders: out.headers, ResponseBody: out.body}, nil
+}
+
+// answer makes the call of a synchronous execution and records it in x. An
+// error means that it did not run.
+func (p *Project) answer(ctx, run context.Context, by Actor, k *known, x *Execution, a ExecuteParams, room store.Room) (*answer, outcome, error) {
+	leave, err := p.e.gauge.enter(p.id, k.fn.ID, a.Lane, room, p.e.clock.Now())
+	if err != nil {
+		return nil, outcome{}, err
+	}
+	defer leave()
+	out := newAnswer(p.e.cfg.Limits, nil)
+	c, err := p.e.prepare(ctx, k, x, by, a.ClientIP, out)
+	if err != nil {
+		return nil, outcome{}, err
+	}
+	c.headers, c.body, c.limit = append(callerHeaders(a.Headers), c.headers...), bytes.NewReader(a.Body), p.e.cfg.Limits.SyncTimeout
+	c.headers = append(c.headers, Header{Name: "content-length", Value: itoa(int64(len(a.Body)))})
+	res, err := p.e.invokeFor(ctx, run, c)
+	if err != nil {
+		return nil, outcome{}, err
+	}
+	p.e.record(x, c, res)
+	return out, res, nil
 }
 
 // invokeFor makes a call on the engine's time, so that a caller who goes away

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"time"
 
@@ -185,9 +186,7 @@ func (e *Engine) checkFunction(f FunctionParams, create bool) error {
 		rule{"templateVersion", CheckText(f.Template.Version, 0, MaxProvider)},
 		rule{"specification", e.CheckSpecification(f.Specification)},
 	)
-	policy := f.Policy.over(Policy{})
-	rules = append(rules, rule{"fnkit.timeZone", CheckTimeZone(policy.TimeZone)}, rule{"fnkit.catchUp", CheckCatchUp(policy.CatchUp)})
-	return firstBroken(rules)
+	return firstBroken(append(rules, policyRules(f.Policy.over(Policy{}))...))
 }
 
 // rule is a parameter and what its rule says of it.
@@ -260,5 +259,5 @@ func sameSettings(a, b Function) bool {
 	return lists && a.Name == b.Name && a.Runtime == b.Runtime && a.Schedule == b.Schedule && a.Timeout == b.Timeout &&
 		a.Enabled == b.Enabled && a.Logging == b.Logging && a.Live == b.Live && a.Entrypoint == b.Entrypoint &&
 		a.Commands == b.Commands && a.Specification == b.Specification && a.ProviderBranch == b.ProviderBranch &&
-		a.ProviderRootDirectory == b.ProviderRootDirectory && a.ProviderSilentMode == b.ProviderSilentMode && a.Policy == b.Policy
+		a.ProviderRootDirectory == b.ProviderRootDirectory && a.ProviderSilentMode == b.ProviderSilentMode && reflect.DeepEqual(a.Policy, b.Policy)
 }

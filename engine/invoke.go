@@ -10,6 +10,7 @@ import (
 
 	"github.com/fnkit/fnkit/internal/ids"
 	"github.com/fnkit/fnkit/sandbox"
+	"github.com/fnkit/fnkit/store"
 )
 
 // call is one call of a function's code.
@@ -30,6 +31,7 @@ type call struct {
 type outcome struct {
 	duration time.Duration
 	failed   bool
+	why      Failure // of one that failed
 	// interrupted: the call was ended for the sake of another, or because the
 	// engine stops, and is not to blame. It can be made again.
 	interrupted bool
@@ -109,7 +111,10 @@ func (c call) ended(err error) (outcome, bool) {
 		return outcome{}, false
 	}
 	c.out.finish()
-	return outcome{failed: true, limited: load == nil}, true
+	if load == nil {
+		return outcome{failed: true, why: store.FailureTimeout, limited: true}, true
+	}
+	return outcome{failed: true, why: store.FailureCrash}, true
 }
 
 // waitFor bounds the wait for an instance: by the patience of the engine, or
@@ -154,9 +159,10 @@ func (e *Engine) judge(ctx context.Context, c call, res sandbox.Result, err erro
 		c.out.fail(reason)
 	case errors.Is(err, errDeadline):
 		c.out.fail(textTimedOut)
+		return outcome{failed: true, why: store.FailureTimeout}
 	case errors.Is(err, errLimit):
 		c.out.fail(textTimedOut)
-		return outcome{failed: true, limited: true}
+		return outcome{failed: true, why: store.FailureTimeout, limited: true}
 	case errors.Is(err, sandbox.ErrGone):
 		c.out.fail(textInterrupted)
 		return outcome{failed: true, interrupted: true}
@@ -176,12 +182,15 @@ func (e *Engine) judge(ctx context.Context, c call, res sandbox.Result, err erro
 		c.out.fail("The execution failed with an internal error (" + e.logged("invoke", err) + ").")
 	case res.Crash != "":
 		c.out.fail("The function's process ended during the execution: " + res.Crash)
+		return outcome{failed: true, why: store.FailureCrash}
 	case res.Aborted != "":
 		c.out.fail("The answer broke off: " + res.Aborted)
+	case res.TimedOut:
+		return outcome{failed: true, why: store.FailureTimeout}
 	default:
-		return outcome{failed: c.out.status >= 500}
+		return outcome{failed: c.out.status >= 500, why: store.FailureError}
 	}
-	return outcome{failed: true}
+	return outcome{failed: true, why: store.FailureError}
 }
 
 // requestHeaders are the headers user code sees: the caller's, defaults for

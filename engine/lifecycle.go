@@ -54,8 +54,10 @@ func (e *Engine) Start(ctx context.Context) error {
 	l.group.Go(func() { e.builds.loop(l.claim, l.ctx) })
 	l.group.Go(func() { e.runs.loop(l.claim, l.ctx) })
 	l.group.Go(func() { e.schedules(l.claim) })
+	l.group.Go(func() { e.unparks(l.claim) })
+	l.group.Go(func() { e.listen(l.claim) })
 	l.group.Go(func() { e.evict(l.claim) })
-	l.group.Go(func() { e.sweeps(l.claim) })
+	l.group.Go(func() { e.housekeeping(l.claim) })
 	return nil
 }
 
@@ -166,6 +168,20 @@ func (e *Engine) Ready(ctx context.Context) error {
 		return errNotRunning()
 	}
 	return fail(e.store.Ping(ctx), "")
+}
+
+// stopping returns a channel that is closed when the engine begins to stop; nil:
+// it does not run.
+func (e *Engine) stopping() (<-chan struct{}, error) {
+	e.life.mu.Lock()
+	defer e.life.mu.Unlock()
+	switch e.life.state {
+	case created:
+		return nil, nil
+	case running:
+		return e.life.claim.Done(), nil
+	}
+	return nil, errNotRunning()
 }
 
 // call begins a synchronous call and returns the context it runs on; the

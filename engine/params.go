@@ -1,11 +1,12 @@
 package engine
 
 import (
+	"io"
+	"time"
+
 	"github.com/fnkit/fnkit/events"
 	"github.com/fnkit/fnkit/sandbox"
 	"github.com/fnkit/fnkit/store"
-	"io"
-	"time"
 )
 
 // Records, as the store defines them.
@@ -14,6 +15,7 @@ type (
 	Deployment       = store.Deployment
 	DeploymentStatus = store.DeploymentStatus
 	Execution        = store.Execution
+	Tx               = store.Tx
 	ExecutionStatus  = store.ExecutionStatus
 	Header           = store.Header
 	Runtime          = sandbox.Runtime
@@ -22,6 +24,9 @@ type (
 	BlobInfo         = store.BlobInfo
 	Policy           = store.Policy
 	CatchUp          = store.CatchUp
+	Retry            = store.Retry
+	Failure          = store.Failure
+	Rate             = store.Rate
 )
 
 // What becomes of runs of a schedule that were missed.
@@ -72,24 +77,6 @@ type FunctionParams struct {
 	Template Template
 }
 
-// PolicyParams change a Policy. What is nil is kept, on create it is the
-// default; a pointer to the zero value goes back to the default.
-type PolicyParams struct {
-	TimeZone *string
-	CatchUp  *CatchUp
-}
-
-// over returns a policy with the changes.
-func (p PolicyParams) over(policy Policy) Policy {
-	if p.TimeZone != nil {
-		policy.TimeZone = *p.TimeZone
-	}
-	if p.CatchUp != nil {
-		policy.CatchUp = *p.CatchUp
-	}
-	return policy
-}
-
 // DefaultTimeout is the timeout of a function that asks for none, in seconds.
 const DefaultTimeout = 15
 
@@ -135,7 +122,16 @@ type ExecuteParams struct {
 	// future, queues it for then; it needs Async.
 	Async       bool
 	ScheduledAt time.Time
-	ClientIP    string
+	// IdempotencyKey, of up to 255 characters, makes repeating the call safe: within
+	// Limits.IdempotencyWindow, calls of one caller with one key execute the
+	// function once and get the same answer, also after a crash. Empty: each call
+	// is one of its own.
+	IdempotencyKey string
+	// Lane, of up to 255 characters, names what shall not run beside each other,
+	// such as a customer: as many executions of the function with the same lane run
+	// at once as its Policy.LaneConcurrency says. Empty: none.
+	Lane     string
+	ClientIP string
 }
 
 // TriggerParams describe an event of the host's.
@@ -156,6 +152,8 @@ type ExecuteResult struct {
 	Execution
 	ResponseHeaders []Header // all of them
 	ResponseBody    []byte
+	// Repeated: the answer is that of an earlier call with the same IdempotencyKey.
+	Repeated bool
 }
 
 // StreamRequest is a request to a function whose answer is passed on as it is produced.

@@ -18,9 +18,6 @@ const sweepEvery = 24 * time.Hour
 // each other, not with the engine's clock: their times are of another.
 const orphanAge = time.Hour
 
-// keyBatch is how many expired keys are removed at once.
-const keyBatch = 1000
-
 // reap stops the instances that an engine before this one left in the sandbox.
 func (e *Engine) reap(ctx context.Context) error {
 	left, err := e.cfg.Sandbox.List(ctx)
@@ -35,11 +32,10 @@ func (e *Engine) reap(ctx context.Context) error {
 	return nil
 }
 
-// sweeps sweeps until ctx ends.
-func (e *Engine) sweeps(ctx context.Context) {
+// housekeeping does what is due now and then, until ctx ends.
+func (e *Engine) housekeeping(ctx context.Context) {
 	for {
-		e.sweep(ctx, e.clock.Now())
-		timer := e.clock.Timer(sweepEvery)
+		timer := e.clock.Timer(e.keepHouse(ctx, e.clock.Now()))
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
@@ -49,16 +45,30 @@ func (e *Engine) sweeps(ctx context.Context) {
 	}
 }
 
-// sweep removes blobs that no record names: what was left when a process died
-// between writing the two, or a blob could not be deleted; uploads that nobody
-// goes on with; and keys that have expired.
-func (e *Engine) sweep(ctx context.Context, now time.Time) {
-	for n := keyBatch; n == keyBatch; {
-		var err error
-		if n, err = e.store.DeleteKeys(ctx, now, keyBatch); err != nil && ctx.Err() == nil {
-			e.cfg.Logger.Warn("delete expired keys", "error", err)
+// keepHouse does what was done long enough ago, and returns how long it is then
+// until something is due.
+func (e *Engine) keepHouse(ctx context.Context, now time.Time) time.Duration {
+	wait := sweepEvery
+	for _, task := range []struct {
+		last  *time.Time
+		every time.Duration
+		do    func(context.Context, time.Time)
+	}{{&e.retained, e.cfg.Retention.Every, e.retain}, {&e.swept, sweepEvery, e.sweep}} {
+		since := now.Sub(*task.last)
+		if task.last.IsZero() || since >= task.every || since < 0 { // the clock may be set back
+			*task.last = now
+			task.do(ctx, now)
+			since = e.clock.Since(now)
 		}
+		wait = min(wait, max(task.every-since, 0))
 	}
+	return wait
+}
+
+// sweep removes blobs that no record names, what was left when a process died
+// between writing the two, or a blob could not be deleted; and uploads that
+// nobody goes on with.
+func (e *Engine) sweep(ctx context.Context, now time.Time) {
 	newest, err := e.newestBlob(ctx)
 	if err != nil && ctx.Err() == nil {
 		e.cfg.Logger.Warn("list blobs", "error", err)

@@ -38,6 +38,8 @@ const (
 	MaxQueries    = 100
 	MaxQuery      = 4096
 	MaxSearch     = 256
+
+	MaxIdempotencyKey = 255
 )
 
 var (

@@ -124,7 +124,7 @@ func (e *Engine) scheduledRun(f Function, at time.Time) (Execution, error) {
 	now := e.now()
 	x := Execution{
 		Project: f.Project, ID: ids.New(e.clock.Now()), FunctionID: f.ID, DeploymentID: f.Deployment, CreatedAt: now, UpdatedAt: now,
-		Trigger: store.TriggerSchedule, Status: store.ExecutionWaiting, RequestMethod: "POST", RequestPath: "/", ScheduledAt: at, ReadyAt: at,
+		Trigger: store.TriggerSchedule, Status: store.ExecutionWaiting, RequestMethod: "POST", RequestPath: "/", ScheduledAt: at, ReadyAt: at, Priority: f.Policy.Priority,
 	}
 	var err error
 	x.Payload, err = e.secrets.sealPayload(x, payload{Actor: System})

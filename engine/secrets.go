@@ -82,6 +82,31 @@ func (s *secrets) openPayload(x Execution) (p payload, err error) {
 	return p, json.Unmarshal(plain, &p)
 }
 
+// reply is the answer that a synchronous execution gave, for those who ask again.
+type reply struct {
+	Headers []Header
+	Body    []byte
+	Limited bool // there was none in time
+}
+
+func replyIdentity(x Execution) string { return "reply/" + x.Project + "/" + x.ID }
+
+func (s *secrets) sealReply(x Execution, r reply) ([]byte, error) {
+	plain, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	return s.ring.Seal(plain, replyIdentity(x)), nil
+}
+
+func (s *secrets) openReply(x Execution, sealed []byte) (r reply, err error) {
+	plain, err := s.ring.Open(sealed, replyIdentity(x))
+	if err != nil {
+		return r, fmt.Errorf("open reply: %w", err)
+	}
+	return r, json.Unmarshal(plain, &r)
+}
+
 // dynamicPrefix marks a key that was minted for one execution or build.
 const dynamicPrefix = "dynamic_"
 

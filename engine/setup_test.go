@@ -24,7 +24,13 @@ import (
 	"github.com/fnkit/fnkit/store/sqlstore/sqlite"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(postgrestest.Main(m)) }
+func TestMain(m *testing.M) {
+	if os.Getenv(asEngine) != "" {
+		memberMain()
+		return
+	}
+	goleak.VerifyTestMain(postgrestest.Main(m))
+}
 
 // host is an engine with its parts, as a host would put them together.
 type host struct {

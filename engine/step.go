@@ -28,8 +28,9 @@ func (e *Engine) Step(ctx context.Context) (next time.Time, did bool, err error)
 	}
 	now := e.clock.Now()
 	e.pool.EvictIdle(now.Add(-e.cfg.Instances.Idle))
-	e.sweepIfDue(ctx, now)
-	for _, work := range []func(context.Context, time.Time) (bool, error){e.fire, e.builds.drain, e.runs.drain} {
+	e.keepHouse(ctx, now)
+	unpark := func(ctx context.Context, _ time.Time) (bool, error) { return e.unpark(ctx, "") }
+	for _, work := range []func(context.Context, time.Time) (bool, error){e.fire, unpark, e.builds.drain, e.runs.drain} {
 		had, err := work(ctx, now)
 		if err != nil {
 			return time.Time{}, did, fmt.Errorf("engine: step: %w", err)
@@ -63,19 +64,13 @@ func (e *Engine) beginStep(ctx context.Context) error {
 	return errors.New("the engine was started or stopped")
 }
 
-// sweepIfDue sweeps when the last time was long enough ago.
-func (e *Engine) sweepIfDue(ctx context.Context, now time.Time) {
-	if now.Sub(e.swept) >= sweepEvery {
-		e.swept = now
-		e.sweep(ctx, now)
-	}
-}
-
 // drain claims what is due and works on it, one row after the other.
 func (w *worker[T]) drain(ctx context.Context, now time.Time) (did bool, err error) {
 	rows, err := w.queue.Claim(ctx, store.ClaimParams{Now: now, LeaseUntil: now.Add(w.e.cfg.Work.Lease), Limit: w.slots, After: w.after})
 	for _, c := range rows {
-		w.hold(ctx, c)()
+		held, done := w.hold(ctx, c, false)
+		w.handle(held, c)
+		done()
 	}
 	w.turn(rows)
 	return len(rows) > 0, err

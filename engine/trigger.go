@@ -26,43 +26,59 @@ const eventMemory = 24 * time.Hour
 // actor with Limits.Chain functions behind it, so no circle lasts.
 // Errors: project_not_found, general_argument_invalid, general_rate_limit_exceeded.
 func (p *Project) Trigger(ctx context.Context, by Actor, t TriggerParams) ([]Execution, error) {
-	if _, err := p.e.projectLimits(ctx, p.id); err != nil {
+	if err := p.mayTrigger(ctx, by, t); err != nil {
 		return nil, err
 	}
-	if err := p.e.checkTrigger(t); err != nil {
-		return nil, err
-	}
-	if by.Depth >= p.e.cfg.Limits.Chain {
-		return nil, Errorf(TypeRateLimit, "The event is the end of a chain of %d functions, each of which caused the next one's execution. No more are executed.", by.Depth)
-	}
-	names := events.Expand(t.Name)
 	var rows []Execution
-	err := p.e.store.InTx(ctx, func(ctx context.Context, tx store.Tx) error {
-		rows = nil
-		if fresh, err := p.remember(ctx, tx, t); err != nil || !fresh {
-			return err
-		}
-		listeners, err := tx.Listeners(ctx, p.id, names)
-		if err != nil || len(listeners) == 0 {
-			return err
-		}
-		for _, f := range listeners {
-			x, err := p.triggered(f, by, t)
-			if err != nil {
-				return err
-			}
-			rows = append(rows, x)
-		}
-		return tx.AppendExecutions(ctx, rows)
+	err := p.e.store.InTx(ctx, func(ctx context.Context, tx store.Tx) (err error) {
+		rows, err = p.trigger(ctx, tx, by, t)
+		return err
 	})
 	if err != nil {
 		return nil, fail(err, "")
 	}
 	p.e.runs.wake()
+	return withoutPayloads(rows), nil
+}
+
+// mayTrigger says why by may not trigger an event.
+func (p *Project) mayTrigger(ctx context.Context, by Actor, t TriggerParams) error {
+	if _, err := p.e.projectLimits(ctx, p.id); err != nil {
+		return err
+	}
+	if err := p.e.checkTrigger(t); err != nil {
+		return err
+	}
+	if by.Depth >= p.e.cfg.Limits.Chain {
+		return Errorf(TypeRateLimit, "The event is the end of a chain of %d functions, each of which caused the next one's execution. No more are executed.", by.Depth)
+	}
+	return nil
+}
+
+// trigger stores the executions of an event, unless it was triggered before.
+func (p *Project) trigger(ctx context.Context, tx store.Tx, by Actor, t TriggerParams) (rows []Execution, err error) {
+	if fresh, err := p.remember(ctx, tx, t); err != nil || !fresh {
+		return nil, err
+	}
+	listeners, err := tx.Listeners(ctx, p.id, events.Expand(t.Name))
+	if err != nil || len(listeners) == 0 {
+		return nil, err
+	}
+	for _, f := range listeners {
+		x, err := p.triggered(f, by, t)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, x)
+	}
+	return rows, tx.AppendExecutions(ctx, rows)
+}
+
+func withoutPayloads(rows []Execution) []Execution {
 	for i := range rows {
 		rows[i].Payload = nil
 	}
-	return rows, nil
+	return rows
 }
 
 // remember notes that an event was triggered. fresh is false if it was before.
@@ -103,7 +119,7 @@ func (p *Project) triggered(f Function, by Actor, t TriggerParams) (Execution, e
 	}
 	x := Execution{
 		Project: p.id, ID: ids.New(p.e.clock.Now()), FunctionID: f.ID, DeploymentID: f.Deployment, CreatedAt: now, UpdatedAt: now,
-		UserID: by.UserID, Trigger: store.TriggerEvent, Event: t.Name, Status: store.ExecutionWaiting, ReadyAt: now,
+		UserID: by.UserID, Trigger: store.TriggerEvent, Event: t.Name, Status: store.ExecutionWaiting, ReadyAt: now, Priority: f.Policy.Priority,
 		RequestMethod: "POST", RequestPath: "/", RequestHeaders: keep(headers, storedRequestHeaders),
 	}
 	var err error

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"time"
 
@@ -37,6 +38,7 @@ const maxTries = 10_000
 
 type job[T any] struct {
 	row    T
+	guest  bool // not taken from the queue: it needs no slot
 	cancel context.CancelCauseFunc
 	over   chan struct{} // closed when it is
 }
@@ -57,6 +59,7 @@ func (w *worker[T]) wake() {
 // leases are renewed until the last one is done.
 func (w *worker[T]) loop(claim, ctx context.Context) {
 	for {
+		runtime.Gosched() // jobs whose results were committed together end together: one claim fills their room
 		next, more := w.step(claim, ctx, w.e.clock.Now())
 		if claim.Err() != nil && w.busy() == 0 {
 			return
@@ -88,7 +91,7 @@ func done(ctx context.Context) <-chan struct{} {
 func (w *worker[T]) step(claim, ctx context.Context, now time.Time) (next time.Time, more bool) {
 	w.renew(ctx, now)
 	next = now.Add(w.e.cfg.Work.Poll)
-	if room := w.slots - w.busy(); room > 0 && claim.Err() == nil {
+	if room := w.slots - w.taken(); room > 0 && claim.Err() == nil {
 		asked, cancel := w.bounded(claim)
 		defer cancel()
 		rows, err := w.queue.Claim(asked, store.ClaimParams{Now: now, LeaseUntil: now.Add(w.e.cfg.Work.Lease), Limit: room, After: w.after})
@@ -127,29 +130,34 @@ func (w *worker[T]) turn(rows []store.Claimed[T]) {
 
 // start works on a claimed row on a goroutine of its own.
 func (w *worker[T]) start(ctx context.Context, c store.Claimed[T]) {
-	w.e.life.group.Go(w.hold(ctx, c))
+	ctx, done := w.hold(ctx, c, false)
+	w.e.life.group.Go(func() {
+		defer done()
+		w.handle(ctx, c)
+	})
 }
 
-// hold notes that a claimed row is worked on, and returns what does that.
-func (w *worker[T]) hold(ctx context.Context, c store.Claimed[T]) (work func()) {
+// hold notes that a row is worked on, whose lease is renewed until done is
+// called. The context ends when it must not be worked on any more.
+func (w *worker[T]) hold(ctx context.Context, c store.Claimed[T], guest bool) (_ context.Context, done func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	over := make(chan struct{})
 	w.mu.Lock()
-	w.held[c.Lease] = &job[T]{c.Row, cancel, over}
+	w.held[c.Lease] = &job[T]{c.Row, guest, cancel, over}
 	if len(w.held) == 1 {
 		w.renewAt = w.e.clock.Now().Add(w.e.cfg.Work.Lease / 3)
 	}
 	w.mu.Unlock()
-	return func() {
-		defer func() {
-			cancel(nil)
-			w.mu.Lock()
-			delete(w.held, c.Lease)
-			w.mu.Unlock()
-			close(over)
-			w.wake()
-		}()
-		w.handle(ctx, c)
+	if guest {
+		w.wake() // it may sleep for longer than the lease lasts
+	}
+	return ctx, func() {
+		cancel(nil)
+		w.mu.Lock()
+		delete(w.held, c.Lease)
+		w.mu.Unlock()
+		close(over)
+		w.wake()
 	}
 }
 
@@ -240,10 +248,35 @@ func (w *worker[T]) end(r row, cause error) <-chan struct{} {
 	return nil
 }
 
+// over returns what is closed when the job on a row is over; nil: this worker
+// has no such job.
+func (w *worker[T]) over(r row) <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for l, j := range w.held {
+		if l.Project == r.project && l.ID == r.id {
+			return j.over
+		}
+	}
+	return nil
+}
+
 func (w *worker[T]) busy() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return len(w.held)
+}
+
+// taken is how many slots are.
+func (w *worker[T]) taken() (n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, j := range w.held {
+		if !j.guest {
+			n++
+		}
+	}
+	return n
 }
 
 // renewBefore returns when to step again: at next, or when leases are renewed.

@@ -12,8 +12,8 @@ const (
 	allowedHeaders = "Origin, Cookie, Set-Cookie, X-Requested-With, Content-Type, Access-Control-Allow-Origin, Access-Control-Request-Headers, Accept, " +
 		"X-Appwrite-Project, X-Appwrite-Key, X-Appwrite-Dev-Key, X-Appwrite-Locale, X-Appwrite-Mode, X-Appwrite-JWT, X-Appwrite-Response-Format, X-Appwrite-Timeout, " +
 		"X-Appwrite-ID, X-Appwrite-Timestamp, X-Appwrite-Session, X-Fallback-Cookies, X-SDK-Version, X-SDK-Name, X-SDK-Language, X-SDK-Platform, X-SDK-GraphQL, " +
-		"Content-Range, Range, Cache-Control, Expires, Pragma"
-	exposedHeaders = "X-Appwrite-Session, X-Fallback-Cookies"
+		"Content-Range, Range, Cache-Control, Expires, Pragma, Idempotency-Key"
+	exposedHeaders = "X-Appwrite-Session, X-Fallback-Cookies, Idempotency-Replayed"
 )
 
 // preflight answers what a browser asks before a request of another origin.

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"mime"
 	"net/http"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -15,11 +16,35 @@ func (a *API) listExecutions(c *call) error {
 	if c.in.err != nil {
 		return c.in.err
 	}
+	q.Filters = failedAlso(q.Filters)
 	list, err := c.p.ListExecutions(c.r.Context(), c.by, function, q)
 	if err != nil {
 		return err
 	}
 	return c.list("executions", list.Total, each(list.Items, func(e engine.Execution) object { return c.format.execution(executionModel(e)) }))
+}
+
+// failedAlso lets filters of the status "failed" find what is shown as that.
+func failedAlso(filters []engine.Filter) []engine.Filter {
+	out := slices.Clone(filters)
+	for i, f := range out {
+		out[i].Nested = failedAlso(f.Nested)
+		if f.Attr != "status" || !slices.Contains(f.Values, any("failed")) {
+			continue
+		}
+		switch f.Op {
+		case "equal":
+			for _, status := range alsoFailed {
+				out[i].Values = append(slices.Clip(out[i].Values), status)
+			}
+		case "notEqual":
+			out[i] = engine.Filter{Op: "and", Nested: []engine.Filter{f}}
+			for _, status := range alsoFailed {
+				out[i].Nested = append(out[i].Nested, engine.Filter{Op: f.Op, Attr: f.Attr, Values: []any{status}})
+			}
+		}
+	}
+	return out
 }
 
 func (a *API) getExecution(c *call) error {
@@ -57,6 +82,18 @@ func (a *API) cancelExecution(c *call) error {
 	return c.json(http.StatusOK, c.format.execution(executionModel(e)))
 }
 
+func (a *API) replayExecution(c *call) error {
+	function, id := c.in.id("functionId"), c.in.id("executionId")
+	if c.in.err != nil {
+		return c.in.err
+	}
+	e, err := c.p.ReplayExecution(c.r.Context(), c.by, function, id)
+	if err != nil {
+		return err
+	}
+	return c.json(http.StatusAccepted, c.format.execution(executionModel(e)))
+}
+
 func (a *API) createExecution(c *call) error {
 	function, p, err := a.executeParams(c)
 	if err != nil {
@@ -69,6 +106,9 @@ func (a *API) createExecution(c *call) error {
 	status := http.StatusCreated
 	if p.Async {
 		status = http.StatusAccepted
+	}
+	if res.Repeated {
+		c.w.Header().Set("Idempotency-Replayed", "true")
 	}
 	return c.execution(status, res, p.Async)
 }
@@ -85,6 +125,12 @@ func (a *API) executeParams(c *call) (function string, p engine.ExecuteParams, e
 		Headers:     c.in.headers("headers"),
 		ScheduledAt: c.in.minute("scheduledAt", a.cfg.Clock.Now()),
 		ClientIP:    a.clientIP(c.r),
+
+		IdempotencyKey: c.r.Header.Get("Idempotency-Key"),
+	}
+	if ext, given := c.in.extension(); given {
+		p.Lane = ext.text("lane", between(0, engine.MaxLane))
+		c.in.err = ext.err
 	}
 	if c.in.err != nil {
 		return "", p, c.in.err

@@ -30,7 +30,7 @@ func TestExecutionModel(t *testing.T) {
 	want := `{"$id":"` + a.id() + `","$createdAt":"T","$updatedAt":"T","$permissions":[],"functionId":"` + fn + `","trigger":"http","status":"completed",` +
 		`"requestMethod":"PUT","requestPath":"/p?a=1","requestHeaders":[{"name":"Content-Type","value":"text/plain"}],"responseStatusCode":200,` +
 		`"responseBody":"hello","responseHeaders":[{"name":"x-more","value":"1"},{"name":"content-type","value":"text/plain; charset=utf-8"},{"name":"content-length","value":"5"}],` +
-		`"logs":"a line\n","errors":"","duration":D,"scheduledAt":null,"fnkit":{"status":"completed","attempt":0}}`
+		`"logs":"a line\n","errors":"","duration":D,"scheduledAt":null,"fnkit":{"status":"completed","attempt":0,"failures":0,"nextAttemptAt":"","lane":""}}`
 	if shown != want {
 		t.Errorf("got\n%s\nwant\n%s", shown, want)
 	}
@@ -371,6 +371,92 @@ func TestCancelExecution(t *testing.T) {
 	s.do(t, "DELETE", path(running), nil).ok(204)
 }
 
+// A dead letter is failed for those who know no other word, and can be replayed.
+func TestReplayExecution(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	fn := s.deployed(t, "fail")
+	s.do(t, "PUT", "/functions/"+fn, map[string]any{"name": "n", "execute": []string{"any"}, "fnkit": map[string]any{"retry": map[string]any{"attempts": 1}}}).ok(200)
+	x := s.user(alice).execute(t, fn, "async", true).ok(202)
+	path := "/functions/" + fn + "/executions/" + x.id()
+	s.await(t, path, "failed")
+	ext, _ := s.get(t, path).ok(200).body["fnkit"].(map[string]any)
+	if fmt.Sprintf("%v %v", ext["status"], ext["failures"]) != "dead 1" {
+		t.Errorf("got %v", ext)
+	}
+	for status, want := range map[string]int{"failed": 1, "dead": 1, "canceled": 0} {
+		if list := s.get(t, "/functions/"+fn+"/executions?queries[]="+query("equal", "status", status)).ok(200); list.int("total") != want {
+			t.Errorf("%s: %s", status, list.raw)
+		}
+	}
+	if list := s.get(t, "/functions/"+fn+"/executions?queries[]="+query("notEqual", "status", "failed")).ok(200); list.int("total") != 0 {
+		t.Errorf("got %s", list.raw)
+	}
+	s.user(alice).post(t, path+"/replay", nil).ok(404).fails("function_not_found")
+	s.post(t, path+"/replay", nil).ok(202)
+	s.await(t, path, "failed")
+	done := s.execute(t, fn).ok(201)
+	s.post(t, "/functions/"+fn+"/executions/"+done.id()+"/replay", nil).ok(400).fails("execution_not_dead")
+	s.post(t, "/functions/"+fn+"/executions/nobody/replay", nil).ok(404).fails("execution_not_found")
+}
+
+// One key, one execution: the answer comes again, marked as such.
+func TestIdempotencyKey(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	fn := s.deployed(t, "echo")
+	once := s.user(alice).with("Idempotency-Key", "k1")
+	for _, async := range []bool{false, true} {
+		status := map[bool]int{false: 201, true: 202}[async]
+		once := once.with("Idempotency-Key", fmt.Sprint("k", async))
+		first := once.execute(t, fn, "async", async, "body", "b").ok(status)
+		if first.header.Get("Idempotency-Replayed") != "" {
+			t.Error("the first is marked as repeated")
+		}
+		again := once.execute(t, fn, "async", async, "body", "b").ok(status)
+		if again.header.Get("Idempotency-Replayed") != "true" || again.id() != first.id() || again.text("responseBody") != first.text("responseBody") {
+			t.Errorf("got %s, first %s", again.raw, first.raw)
+		}
+		once.execute(t, fn, "async", async, "body", "other").ok(409).fails("execution_key_reused")
+		s.await(t, "/functions/"+fn+"/executions/"+first.id(), "completed")
+		s.do(t, "DELETE", "/functions/"+fn+"/executions/"+first.id(), nil).ok(204)
+		once.execute(t, fn, "async", async, "body", "b").ok(404).fails("execution_not_found")
+	}
+	once.with("Idempotency-Key", strings.Repeat("k", 256)).execute(t, fn).ok(400).fails("general_argument_invalid")
+}
+
+// A synchronous execution beyond a limit is refused, a queued one waits.
+func TestConcurrencyLimits(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	fn := s.deployed(t, "gate")
+	policy := func(p map[string]any) {
+		s.do(t, "PUT", "/functions/"+fn, map[string]any{"name": "n", "execute": []string{"any"}, "fnkit": p}).ok(200)
+	}
+	policy(map[string]any{"laneConcurrency": 1})
+	lane := func(name string) map[string]any { return map[string]any{"lane": name} }
+	gate, open := newGate(t)
+	first := s.execute(t, fn, "async", true, "body", gate, "fnkit", lane("a")).ok(202)
+	s.await(t, "/functions/"+fn+"/executions/"+first.id(), "processing")
+	next := s.execute(t, fn, "async", true, "body", gate, "fnkit", lane("a")).ok(202)
+	if ext, _ := next.body["fnkit"].(map[string]any); ext["lane"] != "a" {
+		t.Errorf("got %s", next.raw)
+	}
+	s.execute(t, fn, "fnkit", map[string]any{"lane": strings.Repeat("l", 256)}).ok(400).fails("general_argument_invalid")
+	other := s.execute(t, fn, "async", true, "body", gate, "fnkit", lane("b")).ok(202)
+	s.await(t, "/functions/"+fn+"/executions/"+other.id(), "processing")
+	if got := s.get(t, "/functions/"+fn+"/executions/"+next.id()).text("status"); got == "completed" {
+		t.Errorf("the second of a lane is %s beside the first", got)
+	}
+	open()
+	for _, x := range []answer{first, next, other} {
+		s.await(t, "/functions/"+fn+"/executions/"+x.id(), "completed")
+	}
+	policy(map[string]any{"rate": map[string]any{"limit": 1, "period": 3600}})
+	s.execute(t, fn, "body", gate).ok(201)
+	s.execute(t, fn, "body", gate).ok(429).fails("general_rate_limit_exceeded")
+}
+
 func TestFailedExecutions(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, func(u *setup) { u.cfg.Limits.SyncTimeout, u.cfg.Limits.ResponseBody = 100*time.Millisecond, 1000 })
@@ -420,7 +506,7 @@ func TestMultipartAnswer(t *testing.T) {
 				t.Errorf("%s: %q, want %q", name, fields[name], want)
 			}
 		}
-		if !json.Valid(fields["responseHeaders"]) || len(fields) != 18 || string(fields["fnkit"]) != `{"status":"completed","attempt":0}` {
+		if !json.Valid(fields["responseHeaders"]) || len(fields) != 18 || string(fields["fnkit"]) != `{"status":"completed","attempt":0,"failures":0,"nextAttemptAt":"","lane":""}` {
 			t.Errorf("%d fields, headers %s", len(fields), fields["responseHeaders"])
 		}
 	}

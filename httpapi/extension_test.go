@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -46,6 +47,50 @@ func TestFunctionExtension(t *testing.T) {
 			t.Errorf("after %v: %s, want %s", c.settings, got, c.want)
 		}
 	}
+	// A retry policy is replaced as a whole; a client that does not know of it keeps it.
+	retry := func(a answer) string {
+		ext, _ := a.ok(200).body["fnkit"].(map[string]any)
+		return fmt.Sprint(ext["retry"], ext["priority"])
+	}
+	for _, c := range []struct {
+		settings []any
+		want     string
+	}{
+		{[]any{"fnkit", map[string]any{"retry": map[string]any{"attempts": 3, "on": []string{"timeout"}}, "priority": -7}}, "map[attempts:3 backoff:1 maxBackoff:3600 on:[timeout]] -7"},
+		{nil, "map[attempts:3 backoff:1 maxBackoff:3600 on:[timeout]] -7"},
+		{[]any{"fnkit", map[string]any{"retry": map[string]any{"attempts": 2, "backoff": 7200}}}, "map[attempts:2 backoff:7200 maxBackoff:7200 on:[error timeout crash]] -7"},
+		{[]any{"fnkit", map[string]any{"retry": nil, "priority": nil}}, "map[attempts:0 backoff:1 maxBackoff:3600 on:[error timeout crash]] 0"},
+	} {
+		if got := retry(put(c.settings...)); got != c.want {
+			t.Errorf("after %v: %s, want %s", c.settings, got, c.want)
+		}
+	}
+	for _, bad := range []any{[]any{}, map[string]any{"attempts": 101}, map[string]any{"backoff": -1}, map[string]any{"on": []string{"luck"}}, map[string]any{"on": []string{"crash", "crash"}}} {
+		put("fnkit", map[string]any{"retry": bad}).fails("general_argument_invalid")
+	}
+	put("fnkit", map[string]any{"retry": map[string]any{"attempts": 101}}).fails("general_argument_invalid", "Invalid `fnkit.retry.attempts` param: Value must be a valid range between 0 and 100")
+
+	limits := func(a answer) string {
+		ext, _ := a.ok(200).body["fnkit"].(map[string]any)
+		return fmt.Sprint(ext["concurrency"], ext["laneConcurrency"], ext["rate"])
+	}
+	for _, c := range []struct {
+		settings []any
+		want     string
+	}{
+		{[]any{"fnkit", map[string]any{"concurrency": 3, "laneConcurrency": 1, "rate": map[string]any{"limit": 5, "period": 60}}}, "3 1 map[limit:5 period:60]"},
+		{nil, "3 1 map[limit:5 period:60]"},
+		{[]any{"fnkit", map[string]any{"rate": nil}}, "3 1 <nil>"},
+		{[]any{"fnkit", nil}, "0 0 <nil>"},
+	} {
+		if got := limits(put(c.settings...)); got != c.want {
+			t.Errorf("after %v: %s, want %s", c.settings, got, c.want)
+		}
+	}
+	for _, bad := range []any{map[string]any{"concurrency": -1}, map[string]any{"laneConcurrency": 1.5}, map[string]any{"rate": 5}, map[string]any{"rate": map[string]any{"limit": 5}}, map[string]any{"rate": map[string]any{"limit": 0, "period": 1}}} {
+		put("fnkit", bad).fails("general_argument_invalid")
+	}
+
 	for _, bad := range []any{"text", 1, true, []any{}, map[string]any{"timeZone": 1}, map[string]any{"timeZone": "Nowhere"}, map[string]any{"timeZone": "Local"}, map[string]any{"catchUp": "never"}, map[string]any{"catchUp": []any{}}} {
 		put("fnkit", bad).ok(400).fails("general_argument_invalid")
 	}

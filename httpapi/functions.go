@@ -119,8 +119,61 @@ func policyParams(in *input) (p engine.PolicyParams) {
 	if _, given := ext.values["catchUp"]; given || ext.values == nil {
 		p.CatchUp = new(engine.CatchUp(ext.text("catchUp", func(s string) error { return engine.CheckCatchUp(engine.CatchUp(s)) })))
 	}
+	if v, given := ext.values["retry"]; given || ext.values == nil {
+		p.Retry = new(ext.retry(v))
+	}
+	if _, given := ext.values["priority"]; given || ext.values == nil {
+		p.Priority = new(ext.integer("priority", 0, func(n int) error { return engine.CheckRange(n, -engine.MaxPriority, engine.MaxPriority) }))
+	}
+	concurrency := func(n int) error { return engine.CheckRange(n, 0, engine.MaxConcurrency) }
+	if _, given := ext.values["concurrency"]; given || ext.values == nil {
+		p.Concurrency = new(ext.integer("concurrency", 0, concurrency))
+	}
+	if _, given := ext.values["laneConcurrency"]; given || ext.values == nil {
+		p.LaneConcurrency = new(ext.integer("laneConcurrency", 0, concurrency))
+	}
+	if v, given := ext.values["rate"]; given || ext.values == nil {
+		p.Rate = new(ext.rate(v))
+	}
 	in.err = ext.err
 	return p
+}
+
+// rate reads a rate; null is none.
+func (in *input) rate(v any) (r engine.Rate) {
+	obj := in.object("rate", v)
+	if in.err = obj.err; v == nil || in.err != nil {
+		return r
+	}
+	r.Limit = obj.integer("limit", 0, func(n int) error { return engine.CheckRange(n, 1, engine.MaxRate) })
+	r.Period = obj.integer("period", 0, func(n int) error { return engine.CheckRange(n, 1, engine.MaxPeriod) })
+	if in.err = obj.err; in.err == nil {
+		in.fail("rate", engine.CheckRate(r))
+	}
+	return r
+}
+
+// retry reads a retry policy; what is absent in it is its default.
+func (in *input) retry(v any) (r engine.Retry) {
+	obj := in.object("retry", v)
+	attempts := func(n int) error { return engine.CheckRange(n, 0, engine.MaxAttempts) }
+	seconds := func(n int) error { return engine.CheckRange(n, 0, engine.MaxBackoff) }
+	r.Attempts = obj.integer("attempts", 0, attempts)
+	r.Backoff = obj.integer("backoff", 0, seconds)
+	r.MaxBackoff = obj.integer("maxBackoff", 0, seconds)
+	for _, f := range obj.items("on", checkFailures) {
+		r.On = append(r.On, engine.Failure(f))
+	}
+	in.err = obj.err
+	return r
+}
+
+func checkFailures(names []string) error {
+	on := make([]engine.Failure, len(names))
+	for i, n := range names {
+		on[i] = engine.Failure(n)
+	}
+	return engine.CheckFailures(on)
 }
 
 func (a *API) getFunction(c *call) error {

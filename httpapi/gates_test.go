@@ -174,6 +174,7 @@ func TestKeys(t *testing.T) {
 	s.guest().with("X-Appwrite-Project", "").post(t, "/functions/f/executions", nil).ok(401).fails("general_access_forbidden")
 	s.guest().with("X-Appwrite-Project", "").do(t, "DELETE", "/functions/f/executions/e", nil).ok(401).fails("general_access_forbidden")
 	s.guest().with("X-Appwrite-Project", "").post(t, "/functions/f/executions/e/cancel", nil).ok(401).fails("general_access_forbidden")
+	s.guest().with("X-Appwrite-Project", "").post(t, "/functions/f/executions/e/replay", nil).ok(401).fails("general_access_forbidden")
 }
 
 // A user's token is found wherever clients put it.

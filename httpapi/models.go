@@ -3,6 +3,7 @@ package httpapi
 import (
 	"cmp"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/fnkit/fnkit/engine"
@@ -27,8 +28,27 @@ func functionModel(f engine.Function, vars []engine.Variable) object {
 func functionExtension(f engine.Function) object {
 	return object{
 		{"timeZone", cmp.Or(f.Policy.TimeZone, "UTC")}, {"catchUp", string(cmp.Or(f.Policy.CatchUp, engine.CatchUpOnce))},
+		{"retry", retryModel(f.Policy.Retry)}, {"priority", f.Policy.Priority},
+		{"concurrency", f.Policy.Concurrency}, {"laneConcurrency", f.Policy.LaneConcurrency}, {"rate", rateModel(f.Policy.Rate)},
 		{"nextRunAt", date(f.NextRunAt)}, {"lastRunAt", date(f.LastRunAt)},
 	}
+}
+
+// retryModel shows what a retry policy does, defaults included.
+func retryModel(r engine.Retry) object {
+	r = engine.RetryDefaults(r)
+	on := make([]string, len(r.On))
+	for i, f := range r.On {
+		on[i] = string(f)
+	}
+	return object{{"attempts", r.Attempts}, {"backoff", r.Backoff}, {"maxBackoff", r.MaxBackoff}, {"on", on}}
+}
+
+func rateModel(r engine.Rate) any {
+	if r.Limit == 0 {
+		return nil
+	}
+	return object{{"limit", r.Limit}, {"period", r.Period}}
 }
 
 // deploymentModel has two fields more than the reference: how many parts of an
@@ -80,7 +100,7 @@ func executionModel(e engine.Execution) object {
 		scheduledAt = date(e.ScheduledAt)
 	}
 	status := string(e.Status)
-	if status == "canceled" {
+	if slices.Contains(alsoFailed, status) {
 		status = "failed" // clients know no other word; see fnkit
 	}
 	return object{
@@ -89,8 +109,19 @@ func executionModel(e engine.Execution) object {
 		{"requestMethod", e.RequestMethod}, {"requestPath", e.RequestPath}, {"requestHeaders", each(e.RequestHeaders, headerModel)},
 		{"responseStatusCode", e.ResponseStatusCode}, {"responseBody", ""}, {"responseHeaders", each(e.ResponseHeaders, headerModel)},
 		{"logs", e.Logs}, {"errors", e.Errors}, {"duration", e.Duration.Seconds()}, {"scheduledAt", scheduledAt},
-		{"fnkit", object{{"status", string(e.Status)}, {"attempt", e.Attempt}}},
+		{"fnkit", executionExtension(e)},
 	}
+}
+
+// alsoFailed are the statuses that are "failed" for clients that do not know them.
+var alsoFailed = []string{"canceled", "dead"}
+
+func executionExtension(e engine.Execution) object {
+	var next time.Time
+	if e.Status == "waiting" && e.Tries > 0 {
+		next = e.ReadyAt
+	}
+	return object{{"status", string(e.Status)}, {"attempt", e.Attempt}, {"failures", e.Tries}, {"nextAttemptAt", date(next)}, {"lane", e.Lane}}
 }
 
 func headerModel(h engine.Header) object { return object{{"name", h.Name}, {"value", h.Value}} }

@@ -29,11 +29,19 @@ type input struct {
 // values at all. given is false if it is absent.
 func (in *input) extension() (ext *input, given bool) {
 	v, given := in.values["fnkit"]
+	ext = in.object("fnkit", v)
+	in.err = ext.err
+	return ext, given && in.err == nil
+}
+
+// object returns the input of an object; if v, its value, is null, it has no
+// values at all.
+func (in *input) object(name string, v any) *input {
 	fields, isObject := v.(map[string]any)
 	if v != nil && !isObject {
-		in.fail("fnkit", errors.New("Value must be a valid object"))
+		in.fail(name, errors.New("Value must be a valid object"))
 	}
-	return &input{values: fields, prefix: "fnkit.", err: in.err}, given && in.err == nil
+	return &input{values: fields, prefix: in.prefix + name + ".", err: in.err}
 }
 
 // get returns a parameter that is there.

@@ -57,6 +57,7 @@ func (a *API) routes() []route {
 		{"GET", exe + "/{executionId}", "functionsGetExecution", execRead, 0, a.getExecution},
 		{"DELETE", exe + "/{executionId}", "functionsDeleteExecution", execute, 0, a.deleteExecution},
 		{"POST", exe + "/{executionId}/cancel", "functionsCancelExecution", execute, 0, a.cancelExecution},
+		{"POST", exe + "/{executionId}/replay", "functionsReplayExecution", execute, 0, a.replayExecution},
 
 		{"GET", vrb, "functionsListVariables", read, 0, a.listVariables},
 		{"POST", vrb, "functionsCreateVariable", write, smallBody, a.createVariable},

@@ -77,7 +77,7 @@ func TestResponseHeaders(t *testing.T) {
 	for _, a := range []answer{s.get(t, "/functions").ok(200), s.get(t, "/nothing").ok(404), s.guest().get(t, "/health/version").ok(200)} {
 		for name, want := range map[string]string{
 			"Server": "Appwrite", "X-Content-Type-Options": "nosniff", "X-Debug-Fallback": "false", "Access-Control-Allow-Origin": "http://localhost",
-			"Access-Control-Allow-Credentials": "true", "Access-Control-Expose-Headers": "X-Appwrite-Session, X-Fallback-Cookies", "Strict-Transport-Security": "",
+			"Access-Control-Allow-Credentials": "true", "Access-Control-Expose-Headers": "X-Appwrite-Session, X-Fallback-Cookies, Idempotency-Replayed", "Strict-Transport-Security": "",
 		} {
 			if got := a.header.Get(name); got != want {
 				t.Errorf("%s: %q, want %q", name, got, want)

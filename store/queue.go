@@ -14,12 +14,14 @@ import (
 //
 // Claim increments Attempt, which makes it the fencing token: Renew and Settle
 // take effect only for the attempt that holds the row, so a worker that was
-// paused past its lease cannot overwrite its successor.
+// paused past its lease cannot overwrite its successor. A claim of a row whose
+// lease ended, because its worker died or was cut off, also increments Losses.
 type Queue[T any] interface {
 	// Claim takes up to p.Limit rows whose ReadyAt is not after p.Now, marks
 	// them processing with the lease p.LeaseUntil and Attempt+1, and returns
 	// them. It is fair over projects: a project gets at most its share of Limit
-	// while others have due rows, starting after p.After in project order.
+	// while others have due rows, starting after p.After in project order. Of one
+	// project, those with higher priorities come first, then those due first.
 	// Concurrent claims never return the same row.
 	Claim(ctx context.Context, p ClaimParams) ([]Claimed[T], error)
 	// Renew extends leases to until and returns those that are lost: the row
@@ -28,7 +30,8 @@ type Queue[T any] interface {
 	// Settle writes rows back under their leases and returns those that were
 	// lost, whose rows it left alone. A row with ReadyAt set stays in the queue:
 	// status processing or building keeps the lease until ReadyAt, waiting puts
-	// it back. A row without ReadyAt leaves the queue. Identity, CreatedAt,
+	// it back. A row without ReadyAt leaves the queue. An execution is not admitted
+	// any more then, see Gates. Identity, CreatedAt,
 	// Attempt and what only the API changes (Activate) are not written.
 	Settle(ctx context.Context, rows []Settlement[T]) (lost []Lease, err error)
 	// NextDue returns the earliest ReadyAt of the queue, over all projects;

@@ -51,7 +51,41 @@ type Function struct {
 type Policy struct {
 	TimeZone string  `json:"timeZone,omitempty"` // of Schedule, a name of the IANA database. Default: UTC
 	CatchUp  CatchUp `json:"catchUp,omitempty"`  // Default: CatchUpOnce
+	Retry    Retry   `json:"retry,omitzero"`     // Default: a failed execution is not run again
+	Priority int     `json:"priority,omitempty"` // of its executions within the project: higher ones are run first. Default: 0
+
+	// Concurrency is how many executions of the function run at once, and
+	// LaneConcurrency how many of those with the same Lane: of queued ones over all
+	// engines, of synchronous ones on each. Rate is how fast they begin, in the same
+	// way. 0: no limit.
+	Concurrency     int  `json:"concurrency,omitempty"`
+	LaneConcurrency int  `json:"laneConcurrency,omitempty"`
+	Rate            Rate `json:"rate,omitzero"`
 }
+
+// Retry says what becomes of queued executions that fail.
+type Retry struct {
+	// Attempts is how often one is run at most. If the last run fails too it
+	// becomes a dead letter, which keeps its request to be replayed. 0: it is run
+	// once, and its request is dropped when that fails.
+	Attempts int `json:"attempts,omitempty"`
+	// Backoff is the time in seconds before the second run; it doubles with every
+	// further one up to MaxBackoff. Half of it is random. 0: a default of the engine.
+	Backoff    int `json:"backoff,omitempty"`
+	MaxBackoff int `json:"maxBackoff,omitempty"`
+	// On are the failures after which it is run again, the others are final at
+	// once. Empty: all.
+	On []Failure `json:"on,omitempty"`
+}
+
+// Failure is a way in which a run fails.
+type Failure string
+
+const (
+	FailureError   Failure = "error"   // the code threw, or answered with a status of 500 or more
+	FailureTimeout Failure = "timeout" // it took longer than the function's Timeout
+	FailureCrash   Failure = "crash"   // its process ended
+)
 
 // CatchUp says what becomes of runs of a schedule that were missed because no
 // engine was there.
@@ -67,16 +101,19 @@ const (
 type Key struct {
 	Project   string
 	Kind      KeyKind
-	Name      string // chosen by whoever did it, up to 255 bytes
+	Name      string // chosen by whoever did it, up to 512 bytes
 	Value     string // what came of it
 	ExpiresAt time.Time
+	Answer    []byte // what was answered in the end, sealed by the engine; nil: nothing yet
 }
 
 // KeyKind says what the names of keys are.
 type KeyKind string
 
-// EventKey names events that were triggered.
-const EventKey KeyKind = "event"
+const (
+	EventKey     KeyKind = "event"     // ids of events that were triggered
+	ExecutionKey KeyKind = "execution" // idempotency keys of executions
+)
 
 // Deployment is one version of a function's code together with its build:
 // each deployment is built at most once.
@@ -109,9 +146,10 @@ type Deployment struct {
 	BuildSize    int64  // bytes of the artefact
 	ArtefactBlob string // key in Blobs; empty until ready
 
-	// Attempt and ReadyAt belong to the queue, see Queue.
+	// Attempt, ReadyAt and Losses belong to the queue, see Queue.
 	Attempt int
 	ReadyAt time.Time
+	Losses  int
 }
 
 // DeploymentStatus is the state of a deployment's build:
@@ -174,23 +212,31 @@ type Execution struct {
 	Duration           time.Duration // kept to the microsecond
 	ScheduledAt        time.Time     // one-off schedule
 
-	// Attempt and ReadyAt belong to the queue, see Queue.
+	// Lane names what shall not run beside each other, see Room; chosen by the
+	// caller, up to 255 characters. Empty: nothing.
+	Lane     string
+	Tries    int // runs that failed, see Retry
+	Priority int // of those of a project that are due, the ones with higher priorities are claimed first
+
+	// Attempt, ReadyAt and Losses belong to the queue, see Queue.
 	Attempt int
 	ReadyAt time.Time
+	Losses  int
 
 	// Payload is what a worker needs to run the execution (request body, all
 	// headers), sealed by the engine. It is not part of the row: a store keeps
 	// it beside, writes it on insert when it is not nil, hands it out in Claim
-	// only, and drops it when the execution becomes final.
+	// only, and drops it when the execution becomes final, but for a dead one.
 	Payload []byte
 }
 
 // ExecutionStatus is the state of an execution:
 //
-//	scheduled → waiting → processing → completed | failed
+//	scheduled → waiting → processing → completed | failed | dead
 //
-// with canceled reachable from all but completed and failed.
-// A synchronous execution is stored once, when it is final.
+// with canceled reachable from those that are not final, and waiting again from
+// processing, for a retry, and from dead, by a replay. A synchronous execution
+// is stored once, when it is final.
 type ExecutionStatus string
 
 const (
@@ -200,11 +246,12 @@ const (
 	ExecutionCompleted  ExecutionStatus = "completed"
 	ExecutionFailed     ExecutionStatus = "failed"
 	ExecutionCanceled   ExecutionStatus = "canceled"
+	ExecutionDead       ExecutionStatus = "dead" // failed as often as it may; the request is kept
 )
 
 // Final reports whether the status never changes any more.
 func (s ExecutionStatus) Final() bool {
-	return s == ExecutionCompleted || s == ExecutionFailed || s == ExecutionCanceled
+	return s == ExecutionCompleted || s == ExecutionFailed || s == ExecutionCanceled || s == ExecutionDead
 }
 
 // Trigger is what caused an execution.

@@ -17,6 +17,7 @@ type Store interface {
 	Runs() Queue[Execution]
 
 	Logs
+	Retention
 
 	// InTx runs fn in one transaction: all its writes become visible together
 	// or not at all, and transactions behave as if they ran one after the other,
@@ -43,6 +44,7 @@ type Records interface {
 	Deployments
 	Variables
 	Executions
+	Gates
 }
 
 // Tx is a transaction, see Store.InTx.
@@ -106,6 +108,12 @@ type Keys interface {
 	// expired at now. If one has not, it returns that and ErrExists. Within a
 	// transaction the key is claimed together with what was done.
 	ClaimKey(ctx context.Context, k Key, now time.Time) (held Key, err error)
+	// AnswerKey sets the Answer of the key of k's Project, Kind, Name and Value.
+	// ErrNotFound if there is none.
+	AnswerKey(ctx context.Context, k Key) error
+	// DeleteKey removes the key of k's Project, Kind, Name and Value. One that does
+	// not exist is not an error.
+	DeleteKey(ctx context.Context, k Key) error
 	// DeleteKeys removes up to limit keys of all projects that have expired at
 	// now, and returns how many.
 	DeleteKeys(ctx context.Context, now time.Time, limit int) (n int, err error)
@@ -168,6 +176,9 @@ type Executions interface {
 	// drops its payload: the worker that holds it, if one does, loses its lease.
 	// It returns the execution. ErrConflict if it is final, ErrNotFound.
 	CancelExecution(ctx context.Context, project, function, id, errors string, at time.Time) (Execution, error)
+	// ReplayExecution puts a dead execution back into the queue, due at at, with no
+	// Tries and no Losses, and returns it. ErrConflict if it is not dead, ErrNotFound.
+	ReplayExecution(ctx context.Context, project, function, id string, at time.Time) (Execution, error)
 	// ListExecutions returns the executions of the function that match q.
 	// reader, if not empty, restricts it to those whose UserID is reader, and
 	// leaves Logs and Errors out, which no reader may see; see also PageLogs.
@@ -176,7 +187,8 @@ type Executions interface {
 	CountExecutions(ctx context.Context, project, function, reader string, q Query, max int) (int, error)
 }
 
-// Logs keeps output that can be followed while it is produced.
+// Logs keeps output that can be followed while it is produced. The records keep
+// it when it has ended; chunks go some time later, see Retention.TrimLogs.
 type Logs interface {
 	// AppendLogs adds chunks at the end of a log, in order.
 	AppendLogs(ctx context.Context, ref LogRef, chunks []LogChunk) error
@@ -184,6 +196,26 @@ type Logs interface {
 	ReadLogs(ctx context.Context, ref LogRef, after int64, limit int) ([]LogChunk, error)
 	// DeleteLogs removes a log. Removing one that does not exist is not an error.
 	DeleteLogs(ctx context.Context, ref LogRef) error
+}
+
+// Retention finds and removes what has become old. Each call is one short
+// piece of work, so that others can write in between, and several engines may do the same.
+type Retention interface {
+	// NextFunctions returns up to limit functions, of all projects, whose Seq is
+	// greater than after, in order of Seq.
+	NextFunctions(ctx context.Context, after int64, limit int) ([]Function, error)
+	// DeleteExecutions removes up to limit executions of the function that have one
+	// of statuses and were created and last updated before a time, with their
+	// payloads and logs, and returns how many; rows that are locked by others may
+	// be left out. It MUST NOT hold up claims.
+	DeleteExecutions(ctx context.Context, project, function string, before time.Time, limit int, statuses ...ExecutionStatus) (n int, err error)
+	// OldDeployments returns the ids of up to limit final deployments of the
+	// function that are older than its keep newest ready ones, but for the active
+	// one. keep is at least 1.
+	OldDeployments(ctx context.Context, project, function string, keep, limit int) (ids []string, err error)
+	// TrimLogs removes up to limit chunks that are from before a time, of all
+	// logs of all projects, the first written first, and returns how many.
+	TrimLogs(ctx context.Context, before time.Time, limit int) (n int, err error)
 }
 
 // LogRef names a log.

@@ -41,7 +41,8 @@ type Kit struct {
 }
 
 // New returns a kit whose functions have the Go funcs as entrypoints. change
-// may adjust the configuration. All of it ends with the test.
+// may adjust the configuration. All of it ends with the test. Executions are
+// kept however far the clock is moved.
 func New(t testing.TB, funcs fnbox.Funcs, change ...func(*engine.Config)) *Kit {
 	t.Helper()
 	dir := t.TempDir()
@@ -54,7 +55,8 @@ func New(t testing.TB, funcs fnbox.Funcs, change ...func(*engine.Config)) *Kit {
 	cfg := engine.Config{
 		Store: db, Blobs: dirblobs.New(filepath.Join(dir, "blobs")), Sandbox: box, Dir: filepath.Join(dir, "engine"),
 		Keys: engine.Key("test", []byte("a key for tests alone")), MinIsolation: "none", Clock: mock,
-		Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Retention: engine.Retention{Executions: -1},
+		Logger:    slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
 	for _, c := range change {
 		c(&cfg)
@@ -132,6 +134,27 @@ func (k *Kit) AdvanceTo(end time.Time) {
 		k.Clock.Set(next)
 	}
 	k.Clock.Set(end)
+}
+
+// Execute executes a function as the host's code may, see engine.System. A
+// queued execution runs when work is done next.
+func (k *Kit) Execute(project, function string, a engine.ExecuteParams) engine.ExecuteResult {
+	k.t.Helper()
+	x, err := k.Project(project).Execute(k.t.Context(), engine.System, function, a)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	return x
+}
+
+// Execution returns an execution as it is now.
+func (k *Kit) Execution(project, function, id string) engine.Execution {
+	k.t.Helper()
+	x, err := k.Project(project).GetExecution(k.t.Context(), engine.System, function, id)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	return x
 }
 
 // Executions returns the executions of a function, the oldest first, up to 5000.

@@ -119,6 +119,7 @@ func (ex *exchange) start(id uint32, head, body []byte, flags byte) error {
 // receive passes on the response until it is complete.
 func (ex *exchange) receive(ctx context.Context) error {
 	var consumed int
+	held := false // something was passed since the last Flush
 	for {
 		select {
 		case <-ex.sig:
@@ -131,6 +132,13 @@ func (ex *exchange) receive(ctx context.Context) error {
 		}
 		if got.ended {
 			return got.err
+		}
+		held = held || got.hasHead || len(got.body) > 0
+		if held && len(ex.sig) == 0 { // if more is there, it may be what was just passed
+			held = false
+			if err := ex.to.Flush(); err != nil {
+				return err
+			}
 		}
 		if consumed += got.data; consumed >= WindowSize/2 {
 			ex.grant(consumed)
@@ -149,9 +157,6 @@ func (ex *exchange) pass(got received) error {
 		if _, err := ex.to.Write(got.body); err != nil {
 			return err
 		}
-	}
-	if !got.ended && (got.hasHead || len(got.body) > 0) && len(ex.sig) == 0 {
-		return ex.to.Flush()
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/fnkit/fnkit/sandbox"
 	"github.com/fnkit/fnkit/sandbox/procbox"
+	"github.com/fnkit/fnkit/sandbox/procbox/testdata/left"
 	"github.com/fnkit/fnkit/sandbox/sandboxtest"
 )
 
@@ -32,6 +33,7 @@ const (
 	noContext = "the program serves HTTP itself: there is no context"
 	oneCall   = "one call at a time"
 	worker    = "calls have processes of their own"
+	loader    = "a process of its own loads the code: TestExitWhileLoading"
 	noStream  = "its answers are values of a fixed type"
 )
 
@@ -40,18 +42,18 @@ var fixtures = []fixture{
 	{"python", "python", "main.py", "main.py", nil, nil},
 	{"bun", "typescript", "index.ts", "main.mjs", nil, map[string]string{"restricted": "it needs /proc"}},
 	{"deno", "typescript", "index.ts", "main.mjs", nil, nil},
-	{"php", "php", "index.php", "main.php", map[string]string{"closed": worker}, nil},
-	{"ruby", "ruby", "index.rb", "main.rb", map[string]string{"closed": worker}, nil},
+	{"php", "php", "index.php", "main.php", map[string]string{"closed": worker, "given": worker, "load-exits": loader}, nil},
+	{"ruby", "ruby", "index.rb", "main.rb", map[string]string{"closed": worker, "given": worker, "load-exits": loader}, nil},
 	{"go", "go", "main.go", "main.go", map[string]string{
 		"load": "code that cannot be loaded fails its build", "native": "the notice has the language's spelling: TestGoPrints",
 		"cookies": "a header is one string", "body-json-charset": "the language's library knows no parameters of the type",
 		"body-json-bad": "the language's library gives an error value",
-		"stream":        noStream, "breaks": noStream, "endless": noStream, "closed": noStream,
+		"stream":        noStream, "breaks": noStream, "endless": noStream, "closed": noStream, "waits": noStream,
 	}, nil},
 	{"exec", "", "server", "", map[string]string{
 		"load": "what cannot be run does not start: TestWebStartFails", "native": noContext, "noreturn": noContext, "record": noContext,
 		"type": noContext, "crlf": noContext, "throw": noContext,
-		"cancel": oneCall, "cancel-loop": oneCall, "concurrency": oneCall, "slow-reader": oneCall,
+		"cancel": oneCall, "cancel-loop": oneCall, "concurrency": oneCall, "slow-reader": oneCall, "given": oneCall, "calls-at-once": oneCall,
 	}, nil},
 }
 
@@ -257,7 +259,7 @@ func TestBehaviours(t *testing.T) {
 			box := open(t, f.key)
 			t.Run("contract", func(t *testing.T) {
 				t.Parallel()
-				suite(t, box, f)
+				suite(t, "full", f)
 			})
 			id, dir, entrypoint := runtimeOf(t, box, f.key), f.built(t, box), f.behaviours
 			if entrypoint == "" {
@@ -282,9 +284,21 @@ func TestBehaviours(t *testing.T) {
 }
 
 // suite runs the suite of package sandboxtest.
-func suite(t *testing.T, box *procbox.Box, f fixture) {
+func suite(t *testing.T, tier string, f fixture) {
 	t.Helper()
+	another := func(t testing.TB) sandboxtest.Other {
+		dir := t.TempDir()
+		return sandboxtest.Other{
+			Driver: openBox(t, procbox.Config{Dir: dir, Languages: []string{f.key}, Isolation: tier}),
+			Left:   func(testing.TB) []string { return left.Of(dir) },
+		}
+	}
+	if tier != "full" { // that is the best there is
+		requireTier(t, tier)
+	}
+	box := another(t).Driver
 	sandboxtest.Run(t, sandboxtest.Target{
+		Open:   another,
 		Driver: box, Runtime: runtimeOf(t, box, f.key), Source: f.source(t), Entrypoint: f.entrypoint, Lacks: slices.Collect(maps.Keys(f.lacks)),
 	})
 }
@@ -322,7 +336,7 @@ func TestDriver(t *testing.T) {
 	for _, tier := range []string{"userns", "restricted", "none"} {
 		t.Run(tier, func(t *testing.T) {
 			t.Parallel()
-			suite(t, openTier(t, t.TempDir(), tier, "python"), fixtureOf(t, "python"))
+			suite(t, tier, fixtureOf(t, "python"))
 		})
 	}
 }

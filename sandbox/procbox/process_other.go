@@ -21,8 +21,6 @@ func killGroup(int) {}
 
 func channel() (host, child *os.File, err error) { return nil, nil, supported() }
 
-func lockFile(*os.File) error { return supported() }
-
 func setBlocking(*os.File) error { return supported() }
 
 const (

@@ -40,10 +40,6 @@ func channel() (host, child *os.File, err error) {
 	return os.NewFile(uintptr(fds[0]), "channel"), os.NewFile(uintptr(fds[1]), "channel"), nil
 }
 
-func lockFile(f *os.File) error {
-	return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-}
-
 // setBlocking makes a descriptor what programs expect of one that they inherit.
 func setBlocking(f *os.File) error {
 	return os.NewSyscallError("fcntl", syscall.SetNonblock(int(f.Fd()), false))

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/fnkit/fnkit/internal/lockfile"
 	"github.com/fnkit/fnkit/sandbox/procbox/harness"
 )
 
@@ -38,9 +39,9 @@ func openState(dir string) (*state, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := lockFile(lock); err != nil {
+	if err := lockfile.Lock(lock); err != nil {
 		lock.Close()
-		return nil, fmt.Errorf("%s is in use: %w", dir, err)
+		return nil, fmt.Errorf("%s: %w", dir, err)
 	}
 	s := &state{dir, lock}
 	if err := s.reap(); err != nil {

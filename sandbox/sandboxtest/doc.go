@@ -46,8 +46,11 @@
 //	/count      text: how often this path was called in this process, from 1
 //	/big        text: mib MiB of "x"
 //	/stream     a stream of n pieces "piece 0\n" …, each given by itself
-//	/endless    a stream that gives pieces of 64 KiB of "x" for ever, and counts when it is closed
-//	            before its end
+//	/endless    a stream that gives pieces of 64 KiB of "x" for ever, and counts them under
+//	            the name key, and when it is closed before its end
+//	/given      text: how many pieces an endless stream has given under the name key
+//	/waits      a stream that gives "piece\n" and then waits for ever
+//	/alloc      takes and fills mib MiB of memory; text "allocated"
 //	/closed     text: how many endless streams were closed
 //	/breaks     a stream that gives "half" and then fails
 //	/cwd        text: the current directory
@@ -64,5 +67,13 @@
 // Beside the entry file lie others of the same extension that cannot be
 // loaded, unless "load" is in Lacks: syntax.EXT (a syntax error), nomain.EXT
 // (loads, but has no function), raises.EXT (throws "raised at load" while it
-// is loaded). The suite also asks for missing.EXT, which does not exist.
+// is loaded), exits.EXT (prints "ended while it was loaded" on standard error and
+// ends the process with status 3; "load-exits"). The suite also asks for missing.EXT, which
+// does not exist.
+//
+// # What only the driver's test can do
+//
+// [Target.Open] opens further drivers, with what can be seen of them from outside.
+// With it the suite checks that nothing is left of what has ended, and what happens
+// when the process dies that owns the instances. Without it these tests are skipped.
 package sandboxtest

@@ -20,6 +20,7 @@ func (s *suite) failures(t *testing.T) {
 	} {
 		s.test(t, "load-"+strings.TrimSuffix(c.file, ext), func(t *testing.T) { s.unloadable(t, c.file, c.want) }, "load")
 	}
+	s.test(t, "load-exits", func(t *testing.T) { s.exitsAtLoad(t, "exits"+ext) }, "load")
 	s.test(t, "exit", s.exits)
 	s.test(t, "garbage", s.garbage)
 	s.test(t, "large-head", func(t *testing.T) {
@@ -43,6 +44,21 @@ func (s *suite) unloadable(t *testing.T, file, want string) {
 			t.Errorf("status %d, body %q, errors %q, want %q", r.status, r.text(), r.Logs(sandbox.Stderr), want)
 		}
 	}
+}
+
+// exitsAtLoad starts code that ends its process while it is loaded: a fault of
+// the code, and nothing is left.
+func (s *suite) exitsAtLoad(t *testing.T, file string) {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	spec := s.spec()
+	spec.Entrypoint = file
+	_, err := s.Driver.Start(ctx, spec)
+	var load *sandbox.LoadError
+	if !errors.As(err, &load) || !strings.Contains(load.Reason, "exit status 3") || !strings.Contains(load.Reason, "ended while it was loaded") {
+		t.Errorf("%v, want a LoadError that says how", err)
+	}
+	s.gone(t, spec.ID)
 }
 
 // exits has user code end its process: either the whole instance is gone, or

@@ -19,6 +19,14 @@ func (s *suite) capabilities(t *testing.T) {
 		t.Fatal(err)
 	}
 	known := func(r sandbox.Runtime) bool { return r.ID == s.Runtime && r.Key != "" && r.Concurrency > 0 }
+	for _, limit := range c.Limits {
+		if !slices.Contains([]string{"memory", "cpu", "pids", "disk", "wall"}, limit) {
+			t.Errorf("there is no limit %q", limit)
+		}
+	}
+	if c.Isolation.String() == "unknown" {
+		t.Errorf("there is no isolation %d", c.Isolation)
+	}
 	if c.Driver == "" || !slices.ContainsFunc(c.Runtimes, known) {
 		t.Errorf("%+v has no name, or no runtime %s", c, s.Runtime)
 	}
@@ -53,6 +61,15 @@ func (s *suite) instances(t *testing.T) {
 		}
 		s.gone(t, spec.ID)
 	})
+	s.test(t, "id-taken", func(t *testing.T) {
+		spec := s.spec()
+		id := s.startSpec(t, spec)
+		if _, err := s.Driver.Start(t.Context(), spec); err == nil {
+			t.Error("two instances have one id")
+		}
+		s.get(t, id, "/hello")
+	})
+	s.test(t, "memory", s.memory, "alloc")
 	s.test(t, "many", func(t *testing.T) {
 		var starts sync.WaitGroup
 		for range 4 {
@@ -80,6 +97,29 @@ func (s *suite) instances(t *testing.T) {
 			t.Errorf("runs in %s, was built in %s", got, want)
 		}
 	}, "cwd", "commands")
+}
+
+// memory uses more of it than an instance has: the call fails, if the driver
+// enforces the limit, and another instance does not notice.
+func (s *suite) memory(t *testing.T) {
+	c, err := s.Driver.Capabilities(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, spec := s.start(t), s.spec()
+	spec.Memory = 256 << 20
+	id := s.startSpec(t, spec)
+	if got := s.get(t, id, "/alloc?mib=16").text(); got != "allocated" {
+		t.Errorf("within the limit: %q", got)
+	}
+	if !slices.Contains(c.Limits, "memory") {
+		t.Skip("the driver does not limit memory")
+	}
+	r := s.calling(t.Context(), id, request("/alloc?mib=1024"))
+	if r.wait(t); r.err != nil || r.text() == "allocated" || (r.result.Crash == "" && r.status != 500) {
+		t.Errorf("beyond the limit: %v, %+v, status %d, body %q, want a crash or 500", r.err, r.result, r.status, r.text())
+	}
+	s.get(t, other, "/hello")
 }
 
 func (s *suite) builds(t *testing.T) {

@@ -24,6 +24,23 @@ type Target struct {
 	Source     string // directory with the function; it is copied; empty: the driver needs none
 	Entrypoint string
 	Lacks      []string // what the function or the driver has not: paths and names of subtests
+	// Open opens another driver of the kind, on a state of its own, for tests that
+	// close it or count what it leaves; nil: they are skipped. Closing it once more is the
+	// caller's, in a t.Cleanup.
+	Open func(t testing.TB) Other
+}
+
+// Other is a driver that a Target has opened.
+type Other struct {
+	Driver sandbox.Driver
+	// Left lists what the driver has on the machine right now: processes, files,
+	// mounts, descriptors, one a line, with names that are the same each time. What it has for as
+	// long as it is open may be among it.
+	Left func(t testing.TB) []string
+	// Kill kills the process that owns the driver's instances, as kill -9 does, and
+	// returns what is to go on: the same driver, or another on the same state. nil: this
+	// process owns them.
+	Kill func(t testing.TB) sandbox.Driver
 }
 
 // Run runs the suite.
@@ -37,6 +54,8 @@ func Run(t *testing.T, target Target) {
 	t.Run("bodies", s.bodies)
 	t.Run("instances", s.instances)
 	t.Run("builds", s.builds)
+	t.Run("pressure", s.pressure)
+	t.Run("leftovers", s.leftovers)
 }
 
 // Benchmark measures warm calls of "/hello", by calls in flight.

@@ -77,6 +77,14 @@ func (r records) deleteFunction(ctx context.Context, project, id string) (blobs 
 			return nil, failed("delete logs", err)
 		}
 	}
+	if _, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND name = ?", r.s.table("rates"), project, id); err != nil {
+		return nil, failed("delete rates", err)
+	}
+	// Names of these keys begin with the function and "/", which "0" follows.
+	if _, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND kind = ? AND name >= ? AND name < ?",
+		r.s.table("keys"), project, string(store.ExecutionKey), id+"/", id+"0"); err != nil {
+		return nil, failed("delete keys", err)
+	}
 	for _, table := range []string{"payloads", "executions", "variables"} {
 		if _, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND function_id = ?", r.s.table(table), project, id); err != nil {
 			return nil, failed("delete "+table, err)
@@ -106,9 +114,10 @@ func (s *Store) DeleteProject(ctx context.Context, project string) error {
 	// By sequence alone where there is one: with the project beside it, the
 	// planner would look at all rows of the project for each batch.
 	const bySeq = "DELETE FROM ?0 WHERE seq IN (SELECT seq FROM ?0 WHERE project_id = ?1 LIMIT ?2)"
+	const byName = "DELETE FROM ?0 WHERE project_id = ?1 AND name IN (SELECT name FROM ?0 WHERE project_id = ?1 LIMIT ?2)"
 	const byKey = "DELETE FROM ?0 WHERE project_id = ?1 AND execution_id IN (SELECT execution_id FROM ?0 WHERE project_id = ?1 LIMIT ?2)"
 	for _, t := range []struct{ table, statement string }{
-		{"functions", bySeq}, {"deployments", bySeq}, {"variables", bySeq}, {"executions", bySeq}, {"payloads", byKey}, {"logs", bySeq}, {"keys", bySeq},
+		{"functions", bySeq}, {"deployments", bySeq}, {"variables", bySeq}, {"executions", bySeq}, {"payloads", byKey}, {"logs", bySeq}, {"keys", bySeq}, {"rates", byName},
 	} {
 		if err := s.inBatches(ctx, t.statement, s.table(t.table), project, deleteBatch); err != nil {
 			return failed("delete project", err)

@@ -19,14 +19,14 @@ var executionColumns = []column{
 	{"user_id", "text"}, {"trigger_kind", "text"}, {"event", "text"}, {"status", "text"}, {"request_method", "text"}, {"request_path", "text"},
 	{"request_headers", "text"}, {"response_status_code", "bigint"}, {"response_headers", "text"}, {"logs", "text"}, {"errors", "text"},
 	{"duration", "bigint"}, {"scheduled_at", "bigint"}, {"attempt", "bigint"}, {"ready_at", "bigint"},
-	{"due", "boolean"},
+	{"due", "boolean"}, {"tries", "bigint"}, {"losses", "bigint"}, {"rank", "bigint"}, {"lane", "text"},
 }
 
 func executionValues(x *store.Execution) []any {
 	return []any{
 		x.Project, x.ID, x.FunctionID, x.DeploymentID, millis(x.CreatedAt), millis(x.UpdatedAt), clean(x.UserID), string(x.Trigger), clean(x.Event), string(x.Status),
 		clean(x.RequestMethod), clean(x.RequestPath), headerList(x.RequestHeaders), x.ResponseStatusCode, headerList(x.ResponseHeaders), clean(x.Logs), clean(x.Errors),
-		x.Duration.Microseconds(), nullable(millis(x.ScheduledAt)), x.Attempt, nullable(millis(x.ReadyAt)), due(x.ReadyAt, x.UpdatedAt),
+		x.Duration.Microseconds(), nullable(millis(x.ScheduledAt)), x.Attempt, nullable(millis(x.ReadyAt)), due(x.ReadyAt, x.UpdatedAt), x.Tries, x.Losses, -x.Priority, clean(x.Lane),
 	}
 }
 
@@ -140,8 +140,8 @@ func (r records) DeleteExecution(ctx context.Context, project, function, id stri
 // CancelExecution implements store.Executions.
 func (r records) CancelExecution(ctx context.Context, project, function, id, errors string, at time.Time) (x store.Execution, err error) {
 	err = r.atomic(ctx, func(ctx context.Context, r records) error {
-		res, err := r.w.ExecContext(ctx, "UPDATE ? SET status = ?, errors = ?, updated_at = ?, ready_at = NULL, due = FALSE "+
-			"WHERE project_id = ? AND id = ? AND function_id = ? AND ready_at IS NOT NULL",
+		res, err := r.w.ExecContext(ctx, "UPDATE ? SET status = ?, errors = ?, updated_at = ?, ready_at = NULL, due = FALSE, gate = 0 "+
+			"WHERE project_id = ? AND id = ? AND function_id = ? AND (ready_at IS NOT NULL OR gate = 1)",
 			r.s.table("executions"), string(store.ExecutionCanceled), clean(errors), millis(at), project, id, function)
 		if err != nil {
 			return failed("cancel execution", err)
@@ -158,6 +158,31 @@ func (r records) CancelExecution(ctx context.Context, project, function, id, err
 		}
 		return r.deletePayload(ctx, project, id)
 	})
+	return x, err
+}
+
+// ReplayExecution implements store.Executions.
+func (r records) ReplayExecution(ctx context.Context, project, function, id string, at time.Time) (x store.Execution, err error) {
+	err = r.atomic(ctx, func(ctx context.Context, r records) error {
+		res, err := r.w.ExecContext(ctx, "UPDATE ? SET status = ?, tries = 0, losses = 0, updated_at = ?, ready_at = ?, due = TRUE "+
+			"WHERE project_id = ? AND id = ? AND function_id = ? AND status = ?",
+			r.s.table("executions"), string(store.ExecutionWaiting), millis(at), millis(at), project, id, function, string(store.ExecutionDead))
+		if err != nil {
+			return failed("replay execution", err)
+		}
+		n, err := res.RowsAffected()
+		if err != nil {
+			return failed("replay execution", err)
+		}
+		if x, err = r.GetExecution(ctx, project, function, id); err != nil {
+			return err
+		}
+		if n == 0 {
+			return fmt.Errorf("replay execution: %w", store.ErrConflict)
+		}
+		return nil
+	})
+	r.enqueued(err, true)
 	return x, err
 }
 

@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -17,15 +18,16 @@ type keyRow struct {
 	Name          string
 	Value         string
 	ExpiresAt     int64
+	Answer        []byte
 }
 
 func (r *keyRow) record() store.Key {
-	return store.Key{Project: r.ProjectID, Kind: store.KeyKind(r.Kind), Name: r.Name, Value: r.Value, ExpiresAt: moment(r.ExpiresAt)}
+	return store.Key{Project: r.ProjectID, Kind: store.KeyKind(r.Kind), Name: r.Name, Value: r.Value, ExpiresAt: moment(r.ExpiresAt), Answer: r.Answer}
 }
 
 // ClaimKey implements store.Keys.
 func (r records) ClaimKey(ctx context.Context, k store.Key, now time.Time) (held store.Key, err error) {
-	row := keyRow{ProjectID: k.Project, Kind: string(k.Kind), Name: clean(k.Name), Value: k.Value, ExpiresAt: millis(k.ExpiresAt)}
+	row := keyRow{ProjectID: k.Project, Kind: string(k.Kind), Name: clean(k.Name), Value: k.Value, ExpiresAt: millis(k.ExpiresAt), Answer: k.Answer}
 	err = r.atomic(ctx, func(ctx context.Context, r records) error {
 		_, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND kind = ? AND name = ? AND expires_at <= ?",
 			r.s.table("keys"), row.ProjectID, row.Kind, row.Name, millis(now))
@@ -48,6 +50,26 @@ func (r records) ClaimKey(ctx context.Context, k store.Key, now time.Time) (held
 		return store.ErrExists
 	})
 	return held, failed("claim key", err)
+}
+
+// AnswerKey implements store.Keys.
+func (r records) AnswerKey(ctx context.Context, k store.Key) error {
+	res, err := r.w.ExecContext(ctx, "UPDATE ? SET answer = ? WHERE project_id = ? AND kind = ? AND name = ? AND value = ?",
+		r.s.table("keys"), k.Answer, k.Project, string(k.Kind), clean(k.Name), k.Value)
+	if err != nil {
+		return failed("answer key", err)
+	}
+	if n, err := res.RowsAffected(); err != nil || n == 1 {
+		return failed("answer key", err)
+	}
+	return fmt.Errorf("answer key: %w", store.ErrNotFound)
+}
+
+// DeleteKey implements store.Keys.
+func (r records) DeleteKey(ctx context.Context, k store.Key) error {
+	_, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND kind = ? AND name = ? AND value = ?",
+		r.s.table("keys"), k.Project, string(k.Kind), clean(k.Name), k.Value)
+	return failed("delete key", err)
 }
 
 // DeleteKeys implements store.Keys.

@@ -13,15 +13,16 @@ import (
 )
 
 // Builds implements store.Store and store.Tx.
-func (r records) Builds() store.Queue[store.Deployment] { return builds{queue{r, "deployments"}} }
+func (r records) Builds() store.Queue[store.Deployment] { return builds{queue{r, "deployments", ""}} }
 
 // Runs implements store.Store and store.Tx.
-func (r records) Runs() store.Queue[store.Execution] { return runs{queue{r, "executions"}} }
+func (r records) Runs() store.Queue[store.Execution] { return runs{queue{r, "executions", "x.rank, "}} }
 
 // queue is what the two queues share: a table with ready_at, attempt and status.
 type queue struct {
 	records
 	name string
+	rank string // what those of a project are ordered by before the time
 }
 
 // Renew implements store.Queue.
@@ -74,13 +75,14 @@ const shareRows = `WITH RECURSIVE p (project_id, found) AS (
 
 // dueOfProject are the due rows x of the project of p. It is a range of one
 // project, because an order by what is equal is none.
-const dueOfProject = "x.due AND x.project_id >= p.project_id AND x.project_id <= p.project_id AND x.ready_at <= ?1 ORDER BY x.project_id, x.ready_at, x.seq"
+const dueOfProject = "x.due AND x.project_id >= p.project_id AND x.project_id <= p.project_id AND x.ready_at <= ?1 ORDER BY x.project_id, {{rank}}x.ready_at, x.seq"
 
 // rowsOfProject are the rows of one project's share.
 const rowsOfProject = "SELECT x.seq FROM {{table}} x WHERE " + dueOfProject + " LIMIT CAST(?3 AS BIGINT) / (SELECT count(*) FROM share)"
 
-// take writes the claim of rows.
-const take = "UPDATE {{table}} SET status = 'processing', attempt = attempt + 1, ready_at = ?2, due = FALSE WHERE "
+// take writes the claim of rows. One that is in work has lost its worker.
+const take = "UPDATE {{table}} SET status = 'processing', attempt = attempt + 1, ready_at = ?2, due = FALSE, " +
+	"losses = losses + CASE WHEN status IN ('processing', 'building') THEN 1 ELSE 0 END WHERE "
 
 // markBatch is how many rows that have become due a claim marks as such.
 const markBatch = 1000
@@ -103,9 +105,8 @@ func (q queue) claim(ctx context.Context, p store.ClaimParams, columns string, r
 		return nil
 	}
 	d, now, until := q.s.dialect, millis(p.Now), millis(p.LeaseUntil)
-	text := func(sql string) string {
-		return d.numbered(strings.ReplaceAll(sql, "{{table}}", `"`+q.s.prefix+q.name+`"`))
-	}
+	tokens := strings.NewReplacer("{{table}}", `"`+q.s.prefix+q.name+`"`, "{{rank}}", q.rank)
+	text := func(sql string) string { return d.numbered(tokens.Replace(sql)) }
 	run := func(into any, sql string, args ...any) error {
 		return q.statement(ctx, func() error { return q.scan(ctx, into, text(sql), args...) })
 	}
@@ -147,7 +148,8 @@ const held = "coalesce(ready_at, 0) <> 0 AND status IN ('processing', 'building'
 
 // change writes values to rows that leases hold, and returns the leases that
 // hold none. Rows are written in the order of their keys, so that two changes
-// cannot lock each other out. Executions that become final lose their payload.
+// cannot lock each other out. Executions that become final lose their payload,
+// unless they are dead.
 func (q queue) change(ctx context.Context, columns []column, rows []change) (lost []store.Lease, err error) {
 	rows = slices.Clone(rows)
 	slices.SortStableFunc(rows, func(a, b change) int {
@@ -190,10 +192,14 @@ func (q queue) changeEach(ctx context.Context, columns []column, rows []change) 
 	return lost, err
 }
 
-// ends reports whether a change makes an execution final.
+// ends reports whether a change makes an execution final and not dead.
 func (q queue) ends(columns []column, c change) bool {
 	i := slices.IndexFunc(columns, func(c column) bool { return c.name == "status" })
-	return q.name == "executions" && i >= 0 && store.ExecutionStatus(c.values[i].(string)).Final()
+	if q.name != "executions" || i < 0 {
+		return false
+	}
+	status := store.ExecutionStatus(c.values[i].(string))
+	return status.Final() && status != store.ExecutionDead
 }
 
 // changeAtOnce changes rows in one statement, which takes each row once: the
@@ -327,7 +333,7 @@ func (q runs) Claim(ctx context.Context, p store.ClaimParams) ([]store.Claimed[s
 // runColumns are what Settle writes of an execution.
 var runColumns = []column{
 	{"status", "text"}, {"deployment_id", "text"}, {"response_status_code", "bigint"}, {"response_headers", "text"}, {"logs", "text"}, {"errors", "text"},
-	{"duration", "bigint"}, {"updated_at", "bigint"}, {"ready_at", "bigint"}, {"due", "boolean"},
+	{"duration", "bigint"}, {"tries", "bigint"}, {"updated_at", "bigint"}, {"ready_at", "bigint"}, {"due", "boolean"}, {"gate", "bigint"}, {"paid", "boolean"},
 }
 
 // Settle implements store.Queue.
@@ -337,7 +343,7 @@ func (q runs) Settle(ctx context.Context, rows []store.Settlement[store.Executio
 		x := s.Row
 		changes[i] = change{s.Lease, []any{
 			string(x.Status), x.DeploymentID, x.ResponseStatusCode, headerList(x.ResponseHeaders), clean(x.Logs), clean(x.Errors),
-			x.Duration.Microseconds(), millis(x.UpdatedAt), nullable(millis(x.ReadyAt)), due(x.ReadyAt, x.UpdatedAt),
+			x.Duration.Microseconds(), x.Tries, millis(x.UpdatedAt), nullable(millis(x.ReadyAt)), due(x.ReadyAt, x.UpdatedAt), 0, false,
 		}}
 	}
 	lost, err := q.change(ctx, runColumns, changes)

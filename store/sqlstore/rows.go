@@ -98,6 +98,7 @@ type deploymentRow struct {
 	Attempt       int
 	ReadyAt       int64 `bun:",nullzero"`
 	Due           bool
+	Losses        int
 	Search        string
 }
 
@@ -108,7 +109,7 @@ func newDeploymentRow(d store.Deployment) *deploymentRow {
 		ChunksTotal: d.ChunksTotal, ChunkSize: d.ChunkSize, Chunks: list(d.Chunks), Status: string(d.Status),
 		BuildID: d.BuildID, BuildStarted: millis(d.BuildStarted), BuildEnded: millis(d.BuildEnded), BuildLogs: clean(d.BuildLogs),
 		BuildSize: d.BuildSize, ArtefactBlob: d.ArtefactBlob, Attempt: d.Attempt, ReadyAt: millis(d.ReadyAt), Due: due(d.ReadyAt, d.UpdatedAt),
-		Search: searchText(d.ID, d.Entrypoint),
+		Losses: d.Losses, Search: searchText(d.ID, d.Entrypoint),
 	}
 }
 
@@ -118,7 +119,7 @@ func (r *deploymentRow) record() store.Deployment {
 		Type: r.Type, Entrypoint: r.Entrypoint, Commands: r.Commands, Activate: r.Activate, Size: r.Size, SourceBlob: r.SourceBlob,
 		ChunksTotal: r.ChunksTotal, ChunkSize: r.ChunkSize, Chunks: items[int](r.Chunks), Status: store.DeploymentStatus(r.Status),
 		BuildID: r.BuildID, BuildStarted: moment(r.BuildStarted), BuildEnded: moment(r.BuildEnded), BuildLogs: r.BuildLogs,
-		BuildSize: r.BuildSize, ArtefactBlob: r.ArtefactBlob, Attempt: r.Attempt, ReadyAt: moment(r.ReadyAt),
+		BuildSize: r.BuildSize, ArtefactBlob: r.ArtefactBlob, Attempt: r.Attempt, ReadyAt: moment(r.ReadyAt), Losses: r.Losses,
 	}
 }
 
@@ -173,6 +174,10 @@ type executionRow struct {
 	Attempt            int
 	ReadyAt            int64 `bun:",nullzero"`
 	Due                bool
+	Tries              int
+	Losses             int
+	Rank               int // lower ones are claimed first
+	Lane               string
 }
 
 func (r *executionRow) record() store.Execution {
@@ -182,6 +187,7 @@ func (r *executionRow) record() store.Execution {
 		Status: store.ExecutionStatus(r.Status), RequestMethod: r.RequestMethod, RequestPath: r.RequestPath, RequestHeaders: headers(r.RequestHeaders),
 		ResponseStatusCode: r.ResponseStatusCode, ResponseHeaders: headers(r.ResponseHeaders), Logs: r.Logs, Errors: r.Errors,
 		Duration: time.Duration(r.Duration) * time.Microsecond, ScheduledAt: moment(r.ScheduledAt), Attempt: r.Attempt, ReadyAt: moment(r.ReadyAt),
+		Tries: r.Tries, Losses: r.Losses, Priority: -r.Rank, Lane: r.Lane,
 	}
 }
 

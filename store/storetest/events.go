@@ -81,6 +81,24 @@ func (s *suite) keys() {
 	_, err = claim(store.Key{Project: s.project, Kind: k.Kind, Name: "rolled back", ExpiresAt: past(10)}, past(1))
 	s.must(err)
 
+	answered := again
+	answered.Answer = []byte{0, 1, 2}
+	s.must(s.AnswerKey(s.ctx, answered))
+	held, err = claim(k, past(11))
+	s.is(err, store.ErrExists)
+	s.same("answered", held, answered)
+	other := k // of the value before
+	s.is(s.AnswerKey(s.ctx, other), store.ErrNotFound)
+	s.must(s.DeleteKey(s.ctx, other))
+	held, err = claim(k, past(11))
+	s.is(err, store.ErrExists)
+	s.same("kept", held, answered)
+	s.must(s.DeleteKey(s.ctx, again))
+	s.must(s.DeleteKey(s.ctx, again))
+	s.is(s.AnswerKey(s.ctx, again), store.ErrNotFound)
+	_, err = claim(again, past(11))
+	s.must(err)
+
 	for n := 1; n > 0; {
 		n, err = s.DeleteKeys(s.ctx, past(15), 2)
 		if s.must(err); n > 2 {

@@ -24,6 +24,7 @@ func RunShared(t *testing.T, open func(t *testing.T, n int) []store.Store) {
 		"a log of two writers":        (*suite).twoWriters,
 		"what one writes others read": (*suite).readOthers,
 		"wakes":                       (*suite).wakes,
+		"admissions of many engines":  (*suite).admissions,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

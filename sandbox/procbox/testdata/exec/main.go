@@ -143,6 +143,15 @@ func handle(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprintf(w, "piece %d\n", i)
 			w.(http.Flusher).Flush()
 		}
+	case "/waits":
+		io.WriteString(w, "piece\n")
+		w.(http.Flusher).Flush()
+		time.Sleep(time.Hour)
+	case "/alloc":
+		mib, _ := strconv.Atoi(q.Get("mib"))
+		if held := strings.Repeat("x", mib<<20); held != "" {
+			text(w, 200, "allocated")
+		}
 	case "/endless":
 		piece := []byte(strings.Repeat("x", 64<<10))
 		for err == nil {

@@ -74,8 +74,14 @@ var paths = map[string]func(c *context) answer{
 		os.Exit(3)
 		return answer{}
 	},
-	"/count":   func(c *context) answer { return c.Res.Text(strconv.FormatInt(count.Add(1), 10)) },
-	"/big":     func(c *context) answer { return c.Res.Text(strings.Repeat("x", number(c, "mib")<<20)) },
+	"/count": func(c *context) answer { return c.Res.Text(strconv.FormatInt(count.Add(1), 10)) },
+	"/big":   func(c *context) answer { return c.Res.Text(strings.Repeat("x", number(c, "mib")<<20)) },
+	"/alloc": func(c *context) answer {
+		if held := strings.Repeat("x", number(c, "mib")<<20); held == "" {
+			return c.Res.Text("")
+		}
+		return c.Res.Text("allocated")
+	},
 	"/cwd":     cwd,
 	"/tmp":     tmp,
 	"/child":   child,

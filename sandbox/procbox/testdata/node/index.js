@@ -13,13 +13,24 @@ async function* pieces(n) {
   for (let i = 0; i < n; i++) yield `piece ${i}\n`;
 }
 
-async function* endless() {
+const given = {};
+
+async function* endless(key) {
   const piece = Buffer.alloc(64 << 10, 'x');
+  given[key] = 0;
   try {
-    for (;;) yield piece;
+    for (;;) {
+      yield piece;
+      given[key]++;
+    }
   } finally {
     closed++;
   }
+}
+
+async function* waits() {
+  yield 'piece\n';
+  await new Promise(() => {});
 }
 
 async function* breaks() {
@@ -113,7 +124,13 @@ module.exports = async ({ req, res, log, error }) => {
     case '/stream':
       return res.send(pieces(Number(q.n)));
     case '/endless':
-      return res.send(endless());
+      return res.send(endless(q.key));
+    case '/given':
+      return res.text(String(given[q.key]));
+    case '/waits':
+      return res.send(waits());
+    case '/alloc':
+      return res.text(Buffer.alloc(Number(q.mib) << 20, 'x').length ? 'allocated' : '');
     case '/closed':
       return res.text(String(closed));
     case '/breaks':

@@ -20,6 +20,14 @@ function endless(): Generator
     }
 }
 
+function pieceThenNothing(): Generator
+{
+    yield "piece\n";
+    while (true) {
+        sleep(1000);
+    }
+}
+
 function breaks(): Generator
 {
     yield 'half';
@@ -165,6 +173,11 @@ return function ($context) {
             return $res->send(pieces((int) $req->query['n']));
         case '/endless':
             return $res->send(endless());
+        case '/waits':
+            return $res->send(pieceThenNothing());
+        case '/alloc':
+            $held = str_repeat('x', (int) $context->req->query['mib'] << 20);
+            return $res->text($held === '' ? '' : 'allocated');
         case '/breaks':
             return $res->send(breaks());
         case '/cwd':

@@ -13,14 +13,29 @@ def pieces(n):
         yield "piece %d\n" % i
 
 
-async def endless():
+given = {}
+
+
+async def endless(key):
     global closed
     piece = b"x" * (64 << 10)
+    given[key] = 0
     try:
         while True:
             yield piece
+            given[key] += 1
     finally:
         closed += 1
+
+
+async def waits():
+    yield "piece\n"
+    await asyncio.Event().wait()
+
+
+def alloc(context):
+    held = b"x" * (int(context.req.query["mib"]) << 20)
+    return context.res.text("allocated" if held else "")
 
 
 def breaks():
@@ -155,7 +170,10 @@ paths = {
     "/count": counted,
     "/big": lambda c: c.res.text("x" * (int(c.req.query["mib"]) << 20)),
     "/stream": lambda c: c.res.send(pieces(int(c.req.query["n"]))),
-    "/endless": lambda c: c.res.send(endless()),
+    "/endless": lambda c: c.res.send(endless(c.req.query.get("key"))),
+    "/given": lambda c: c.res.text(str(given[c.req.query["key"]])),
+    "/waits": lambda c: c.res.send(waits()),
+    "/alloc": alloc,
     "/closed": lambda c: c.res.text(str(closed)),
     "/breaks": lambda c: c.res.send(breaks()),
     "/cwd": lambda c: c.res.text(os.getcwd()),

@@ -9,6 +9,13 @@ def endless
   Enumerator.new { |y| loop { y << piece } }
 end
 
+def waits
+  Enumerator.new do |y|
+    y << "piece\n"
+    sleep
+  end
+end
+
 def breaks
   Enumerator.new do |y|
     y << "half"
@@ -114,6 +121,8 @@ def main(context)
   when "/big" then res.text("x" * (req.query["mib"].to_i << 20))
   when "/stream" then res.send(pieces(req.query["n"].to_i))
   when "/endless" then res.send(endless)
+  when "/waits" then res.send(waits)
+  when "/alloc" then res.text(("x" * (context.req.query["mib"].to_i << 20)).empty? ? "" : "allocated")
   when "/breaks" then res.send(breaks)
   when "/cwd" then res.text(Dir.pwd)
   when "/tmp" then tmp(context)

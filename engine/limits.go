@@ -1,0 +1,251 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/fnkit/fnkit/store"
+)
+
+// How many executions run at once and how fast they begin is limited per
+// project, function and lane. Queued ones are counted in the store, over all
+// engines, and wait; synchronous ones are counted by each engine, and refused.
+
+// roomOf returns what the limits of a project and a function's policy leave
+// room for.
+func roomOf(l ProjectLimits, p Policy) store.Room {
+	return store.Room{Project: l.Concurrency, Function: p.Concurrency, Lane: p.LaneConcurrency, ProjectRate: l.Rate, FunctionRate: p.Rate}
+}
+
+// errHeldBack: an execution that was claimed may not run yet, and was put where
+// it waits.
+var errHeldBack = errors.New("engine: held back")
+
+// admit asks whether a claimed execution may run; if it may not yet, the error
+// is errHeldBack. limited: others may be waiting for it to end.
+func (e *Engine) admit(ctx context.Context, l store.Lease, x *Execution, k *known) (limited bool, err error) {
+	limits, err := e.projectLimits(ctx, x.Project)
+	if err != nil {
+		return false, err
+	}
+	room := roomOf(limits, k.fn.Policy)
+	if room == (store.Room{}) {
+		return false, nil
+	}
+	switch a, err := e.store.Admit(ctx, l, room, e.now()); {
+	case errors.Is(err, store.ErrConflict):
+		return true, errHeldBack // somebody else has it
+	case err != nil:
+		return true, err
+	case a != store.Admitted:
+		return true, errHeldBack
+	}
+	return true, nil
+}
+
+// maxParked is how many functions with parked executions are looked at in one turn.
+const maxParked = 1000
+
+// unpark puts parked executions of a project, or of all, back into the queue as
+// far as there is room for them, and reports whether there was.
+func (e *Engine) unpark(ctx context.Context, project string) (did bool, err error) {
+	refs, err := e.store.Parked(ctx, project, maxParked)
+	if err != nil {
+		return false, err
+	}
+	for _, ref := range refs {
+		n, err := e.unparkOf(ctx, ref)
+		if err != nil {
+			return did, err
+		}
+		did = did || n > 0
+	}
+	if did {
+		e.runs.wake()
+	}
+	return did, nil
+}
+
+func (e *Engine) unparkOf(ctx context.Context, ref store.FunctionRef) (int, error) {
+	var room store.Room // of a function or project that is gone: they run, and fail
+	var gone *Error
+	limits, err := e.projectLimits(ctx, ref.Project)
+	if err == nil {
+		var k *known
+		if k, err = e.resolve(ctx, ref.Project, ref.ID); err == nil {
+			room = roomOf(limits, k.fn.Policy)
+		}
+	}
+	if err != nil && (!errors.As(err, &gone) || gone.Kind != NotFound) {
+		return 0, err
+	}
+	return e.store.Unpark(ctx, ref.Project, ref.ID, room, e.now())
+}
+
+// unparks does that every Work.Poll, until ctx ends: an engine that would have
+// done it may have died.
+func (e *Engine) unparks(ctx context.Context) {
+	for {
+		if _, err := e.unpark(ctx, ""); err != nil && ctx.Err() == nil {
+			e.cfg.Logger.Warn("unpark executions", "error", err)
+		}
+		timer := e.clock.Timer(e.cfg.Work.Poll)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+	}
+}
+
+// gauge counts the synchronous executions of this engine.
+type gauge struct {
+	mu     sync.Mutex
+	inside map[lane]int
+	full   map[lane]time.Time // when the bucket of a rate is full again
+}
+
+// lane names what is counted together: with a name one of a function's lanes,
+// without a function all of a project.
+type lane struct{ project, function, name string }
+
+// maxBuckets is how many buckets of rates there are before full ones are dropped.
+const maxBuckets = 10_000
+
+// enter counts a synchronous execution until leave is called, or returns why it
+// must not begin.
+func (g *gauge) enter(project, function, name string, r store.Room, now time.Time) (leave func(), err error) {
+	if r == (store.Room{}) {
+		return func() {}, nil
+	}
+	all, fn, own := lane{project, "", ""}, lane{project, function, ""}, lane{project, function, name}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case r.Project > 0 && g.inside[all] >= r.Project:
+		return nil, Errorf(TypeBusy, "The project is at its limit of %d executions at once.", r.Project)
+	case r.Function > 0 && g.inside[fn] >= r.Function:
+		return nil, Errorf(TypeBusy, "The function is at its limit of %d executions at once.", r.Function)
+	case name != "" && r.Lane > 0 && g.inside[own] >= r.Lane:
+		return nil, Errorf(TypeBusy, "The lane %q is at its limit of %d executions at once.", name, r.Lane)
+	}
+	if err := g.pay(map[lane]store.Rate{all: r.ProjectRate, fn: r.FunctionRate}, now); err != nil {
+		return nil, err
+	}
+	counted := []lane{all, fn}
+	if name != "" {
+		counted = append(counted, own)
+	}
+	if g.inside == nil {
+		g.inside = map[lane]int{}
+	}
+	for _, l := range counted {
+		g.inside[l]++
+	}
+	return func() { g.leave(counted) }, nil
+}
+
+func (g *gauge) leave(counted []lane) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, l := range counted {
+		if g.inside[l]--; g.inside[l] == 0 {
+			delete(g.inside, l)
+		}
+	}
+}
+
+// pay takes a token of every rate, or of none.
+func (g *gauge) pay(rates map[lane]store.Rate, now time.Time) error {
+	next := map[lane]time.Time{}
+	for l, r := range rates {
+		if r.Limit == 0 {
+			continue
+		}
+		begin, full := r.Take(g.full[l], now)
+		if begin.After(now) {
+			return Errorf(TypeRateLimit, "Too fast: %d executions in %d seconds may begin. Please try again after %s.", r.Limit, r.Period, begin.Sub(now).Round(time.Millisecond))
+		}
+		next[l] = full
+	}
+	if g.full == nil {
+		g.full = map[lane]time.Time{}
+	}
+	for l, full := range next {
+		g.full[l] = full
+	}
+	if len(g.full) > maxBuckets {
+		for l, full := range g.full {
+			if !full.After(now) {
+				delete(g.full, l)
+			}
+		}
+	}
+	return nil
+}
+
+// backlog knows about how many executions of functions are queued.
+type backlog struct {
+	mu   sync.Mutex
+	seen map[functionKey]queuedCount
+}
+
+type queuedCount struct {
+	n       int // counted, and queued here since
+	counted time.Time
+}
+
+// maxBacklogs is how many functions a backlog remembers.
+const maxBacklogs = 10_000
+
+// A count of the queue is made again after so long or, when the limit is near,
+// after Work.MaxStaleness.
+const backlogAge = time.Minute
+
+// mayQueue refuses another execution of a function that has Limits.Queued in
+// the queue, about: rows are counted now and then, and other engines queue too.
+func (p *Project) mayQueue(ctx context.Context, records store.Executions, function string) error {
+	now, key := p.e.clock.Now(), functionKey{p.id, function}
+	n, fresh := p.e.backlog.add(key, now, p.e.cfg)
+	if !fresh {
+		waiting := []any{string(store.ExecutionWaiting), string(store.ExecutionScheduled)}
+		var err error
+		if n, err = records.CountExecutions(ctx, p.id, function, "", Query{Filters: []Filter{{Op: store.Equal, Attr: "status", Values: waiting}}}, p.e.cfg.Limits.Queued); err != nil {
+			return fail(err, "")
+		}
+		p.e.backlog.counted(key, n, now)
+		n++
+	}
+	if n > p.e.cfg.Limits.Queued {
+		return Errorf(TypeBusy, "The function has its limit of %d executions in the queue. Please try again after some time.", p.e.cfg.Limits.Queued)
+	}
+	return nil
+}
+
+// add counts one more, and returns how many that makes; fresh is false if they
+// have to be counted in the store.
+func (b *backlog) add(key functionKey, now time.Time, c Config) (n int, fresh bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	have, known := b.seen[key]
+	age := now.Sub(have.counted)
+	if !known || age < 0 || age >= backlogAge || have.n >= c.Limits.Queued/2 && age >= c.Work.MaxStaleness {
+		return 0, false
+	}
+	have.n++
+	b.seen[key] = have
+	return have.n, true
+}
+
+// counted keeps what was counted, and the one that is about to be queued.
+func (b *backlog) counted(key functionKey, n int, now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.seen == nil || len(b.seen) >= maxBacklogs {
+		b.seen = map[functionKey]queuedCount{}
+	}
+	b.seen[key] = queuedCount{n + 1, now}
+}

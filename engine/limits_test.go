@@ -1,0 +1,192 @@
+package engine_test
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/fnkit/fnkit/engine"
+	"github.com/fnkit/fnkit/engine/enginetest"
+	"github.com/fnkit/fnkit/sandbox/fnbox"
+)
+
+// crowd counts how many run at once.
+type crowd struct {
+	inside, most, runs atomic.Int64
+	leave              chan struct{} // each run takes one, nil: none waits
+}
+
+func (c *crowd) run(ctx context.Context, r *fnbox.Context) error {
+	n := c.inside.Add(1)
+	defer c.inside.Add(-1)
+	for old := c.most.Load(); n > old && !c.most.CompareAndSwap(old, n); old = c.most.Load() {
+	}
+	select {
+	case <-c.leave:
+	case <-ctx.Done():
+	}
+	c.runs.Add(1)
+	return r.Text(200, "")
+}
+
+// Of queued executions no more run at once than may, over all engines; the
+// others wait, and all run in the end.
+func TestConcurrencyOfQueued(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		policy  engine.PolicyParams
+		project int
+		lanes   int
+		most    int64
+	}{
+		"function": {policy: engine.PolicyParams{Concurrency: new(2)}, most: 2},
+		"lanes":    {policy: engine.PolicyParams{LaneConcurrency: new(1)}, lanes: 3, most: 3},
+		"project":  {project: 3, most: 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const n = 12
+			all := &crowd{leave: make(chan struct{})}
+			limits := func(cfg *engine.Config) {
+				cfg.Work.Poll = 50 * time.Millisecond
+				cfg.Hooks.Projects = func(context.Context, string) (engine.ProjectLimits, error) {
+					return engine.ProjectLimits{Concurrency: c.project}, nil
+				}
+			}
+			a := start(t, fnbox.New(fnbox.Funcs{"f": all.run}), limits)
+			cfg := a.cfg
+			box := fnbox.New(fnbox.Funcs{"f": all.run})
+			t.Cleanup(func() { box.Close() })
+			cfg.Sandbox, cfg.Dir = box, filepath.Join(t.TempDir(), "engine")
+			b := with(t, cfg)
+			if err := b.Start(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { b.stop(t) })
+			if _, err := a.p.CreateFunction(t.Context(), engine.System, engine.FunctionParams{ID: "f", Name: "f", Runtime: fnbox.RuntimeID, Entrypoint: "f", Policy: c.policy}); err != nil {
+				t.Fatal(err)
+			}
+			a.deploy(t, "f", map[string]string{"README": ""})
+			var queued []engine.Execution
+			for i := range n {
+				x := a.execute(t, "f", engine.ExecuteParams{Async: true, Lane: fmt.Sprint("lane", i%max(1, c.lanes))})
+				queued = append(queued, x.Execution)
+			}
+			eventually(t, func() (int64, bool) { return all.inside.Load(), all.inside.Load() == c.most })
+			canceled, err := a.p.CancelExecution(t.Context(), engine.System, "f", queued[n-1].ID) // it is parked
+			if err != nil || canceled.Status != "canceled" {
+				t.Errorf("%+v, %v", canceled, err)
+			}
+			close(all.leave)
+			for _, x := range queued[:n-1] {
+				if x := a.ended(t, x); x.Status != "completed" {
+					t.Errorf("%+v", x)
+				}
+			}
+			if all.most.Load() > c.most || all.runs.Load() != n-1 {
+				t.Errorf("%d at once, want at most %d; %d runs of %d", all.most.Load(), c.most, all.runs.Load(), n-1)
+			}
+		})
+	}
+}
+
+// Synchronous executions beyond a limit are refused.
+func TestConcurrencyOfSynchronous(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		policy  engine.PolicyParams
+		project int
+	}{
+		"function": {policy: engine.PolicyParams{Concurrency: new(1)}},
+		"lane":     {policy: engine.PolicyParams{LaneConcurrency: new(1)}},
+		"project":  {project: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			all := &crowd{leave: make(chan struct{})}
+			h := start(t, fnbox.New(fnbox.Funcs{"f": all.run}), func(cfg *engine.Config) {
+				cfg.Hooks.Projects = func(context.Context, string) (engine.ProjectLimits, error) {
+					return engine.ProjectLimits{Concurrency: c.project}, nil
+				}
+			})
+			if _, err := h.p.CreateFunction(t.Context(), engine.System, engine.FunctionParams{ID: "f", Name: "f", Runtime: fnbox.RuntimeID, Entrypoint: "f", Policy: c.policy}); err != nil {
+				t.Fatal(err)
+			}
+			h.deploy(t, "f", map[string]string{"README": ""})
+			first := make(chan error, 1)
+			go func() {
+				_, err := h.p.Execute(t.Context(), engine.System, "f", engine.ExecuteParams{Lane: "l"})
+				first <- err
+			}()
+			eventually(t, func() (int64, bool) { return all.inside.Load(), all.inside.Load() == 1 })
+			for _, key := range []string{"", "k"} {
+				_, err := h.p.Execute(t.Context(), engine.System, "f", engine.ExecuteParams{Lane: "l", IdempotencyKey: key})
+				fails(t, err, engine.TypeBusy)
+			}
+			close(all.leave)
+			if err := <-first; err != nil {
+				t.Error(err)
+			}
+			for _, key := range []string{"", "k"} {
+				h.execute(t, "f", engine.ExecuteParams{Lane: "l", IdempotencyKey: key})
+			}
+		})
+	}
+}
+
+// Queued executions begin as fast as a rate lets them, synchronous ones beyond
+// it are refused.
+func TestRates(t *testing.T) {
+	t.Parallel()
+	var begins []time.Duration
+	var k *enginetest.Kit
+	k = enginetest.New(t, fnbox.Funcs{"f": func(_ context.Context, c *fnbox.Context) error {
+		begins = append(begins, k.Clock.Now().Sub(enginetest.Epoch))
+		return c.Text(200, "")
+	}})
+	k.Deploy("shop", engine.FunctionParams{ID: "f", Policy: engine.PolicyParams{Rate: &engine.Rate{Limit: 2, Period: 60}}})
+	for range 5 {
+		k.Execute("shop", "f", engine.ExecuteParams{Async: true})
+	}
+	k.Advance(time.Hour)
+	if got := fmt.Sprint(begins); got != "[0s 0s 30s 1m0s 1m30s]" {
+		t.Errorf("queued ones began at %s", got)
+	}
+	begins = nil
+	for range 2 {
+		k.Execute("shop", "f", engine.ExecuteParams{})
+	}
+	_, err := k.Project("shop").Execute(t.Context(), engine.System, "f", engine.ExecuteParams{})
+	fails(t, err, engine.TypeRateLimit)
+	k.Advance(30 * time.Second)
+	k.Execute("shop", "f", engine.ExecuteParams{})
+	if len(begins) != 3 {
+		t.Errorf("synchronous ones began at %v", begins)
+	}
+}
+
+// The queue of one function is bounded; that of another is not concerned.
+func TestQueuedLimit(t *testing.T) {
+	t.Parallel()
+	k := enginetest.New(t, fnbox.Funcs{"f": quiet}, func(c *engine.Config) { c.Limits.Queued = 3 })
+	for _, id := range []string{"f", "g"} {
+		k.Deploy("shop", engine.FunctionParams{ID: id, Entrypoint: "f"})
+	}
+	shop, async := k.Project("shop"), engine.ExecuteParams{Async: true}
+	for range 2 {
+		for range 3 {
+			k.Execute("shop", "f", async)
+		}
+		_, err := shop.Execute(t.Context(), engine.System, "f", async)
+		fails(t, err, engine.TypeBusy)
+		k.Execute("shop", "g", async)
+		k.Execute("shop", "f", engine.ExecuteParams{})
+		k.Advance(time.Minute)
+	}
+	if n := len(k.Executions("shop", "f")); n != 8 {
+		t.Errorf("%d executions", n)
+	}
+}

@@ -1,0 +1,5 @@
+//go:build race
+
+package pluginbox_test
+
+func init() { buildFlags = append(buildFlags, "-race") }

@@ -1,0 +1,2 @@
+console.error('ended while it was loaded');
+process.exit(3);

@@ -1,0 +1,13 @@
+DROP TABLE {{prefix}}rates;
+DROP INDEX {{prefix}}executions_parked;
+DROP INDEX {{prefix}}executions_inside;
+ALTER TABLE {{prefix}}executions DROP COLUMN paid;
+ALTER TABLE {{prefix}}executions DROP COLUMN gate;
+ALTER TABLE {{prefix}}executions DROP COLUMN lane;
+ALTER TABLE {{prefix}}keys DROP COLUMN answer;
+DROP INDEX {{prefix}}executions_turns;
+CREATE INDEX {{prefix}}executions_turn ON {{prefix}}executions (project_id, ready_at{{tie}}) WHERE due AND ready_at IS NOT NULL;
+ALTER TABLE {{prefix}}executions DROP COLUMN rank;
+ALTER TABLE {{prefix}}executions DROP COLUMN tries;
+ALTER TABLE {{prefix}}executions DROP COLUMN losses;
+ALTER TABLE {{prefix}}deployments DROP COLUMN losses;

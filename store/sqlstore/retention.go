@@ -1,0 +1,71 @@
+package sqlstore
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"github.com/fnkit/fnkit/store"
+)
+
+// NextFunctions implements store.Retention.
+func (s *Store) NextFunctions(ctx context.Context, after int64, limit int) ([]store.Function, error) {
+	var rows []functionRow
+	err := s.r.NewSelect().Model(&rows).ModelTableExpr("? AS f", s.table("functions")).
+		Where("f.seq > ?", after).OrderExpr("f.seq").Limit(int64(limit)).Scan(ctx)
+	if err != nil {
+		return nil, failed("next functions", err)
+	}
+	return convert(rows, (*functionRow).record), nil
+}
+
+// DeleteExecutions implements store.Retention. The rows are found by the index
+// of a function's executions by status; which of them go first is left to it:
+// an order would sort all there are.
+func (s *Store) DeleteExecutions(ctx context.Context, project, function string, before time.Time, limit int, statuses ...store.ExecutionStatus) (n int, err error) {
+	err = s.atomic(ctx, func(ctx context.Context, r records) error {
+		var ids []string
+		err := r.w.NewRaw("SELECT id FROM ? WHERE project_id = ? AND function_id = ? AND status IN (?) AND created_at < ? AND updated_at < ? LIMIT ?"+s.dialect.due,
+			s.table("executions"), project, function, bun.List(statuses), millis(before), millis(before), limit).Scan(ctx, &ids)
+		if n = len(ids); err != nil || n == 0 {
+			return err
+		}
+		return r.deleteExecutions(ctx, project, ids)
+	})
+	if err != nil {
+		return 0, failed("delete executions", err)
+	}
+	return n, nil
+}
+
+// finalDeployments are the statuses of deployments that never change.
+var finalDeployments = bun.List([]store.DeploymentStatus{store.DeploymentReady, store.DeploymentFailed, store.DeploymentCanceled})
+
+// OldDeployments implements store.Retention.
+func (s *Store) OldDeployments(ctx context.Context, project, function string, keep, limit int) (ids []string, err error) {
+	err = s.r.NewRaw(`SELECT d.id FROM ?0 d
+WHERE d.project_id = ?1 AND d.function_id = ?2 AND d.status IN (?3)
+AND d.seq < (SELECT k.seq FROM ?0 k WHERE k.project_id = ?1 AND k.function_id = ?2 AND k.status = ?4 ORDER BY k.seq DESC LIMIT 1 OFFSET ?5)
+AND d.id <> (SELECT f.deployment FROM ?6 f WHERE f.project_id = ?1 AND f.id = ?2)
+ORDER BY d.seq LIMIT ?7`,
+		s.table("deployments"), project, function, finalDeployments, string(store.DeploymentReady), keep-1, s.table("functions"), limit).Scan(ctx, &ids)
+	return ids, failed("old deployments", err)
+}
+
+// TrimLogs implements store.Retention. Chunks are written in the order of their
+// sequence, about: the first ones are the oldest, so no index of times is needed.
+func (s *Store) TrimLogs(ctx context.Context, before time.Time, limit int) (n int, err error) {
+	oldest := "SELECT o.seq FROM (SELECT seq, at FROM ?0 ORDER BY seq LIMIT ?1" + s.dialect.due + ") AS o WHERE o.at < ?2"
+	err = s.statement(ctx, func() error {
+		res, err := s.w.ExecContext(ctx, "DELETE FROM ?0 WHERE "+fmt.Sprintf(s.dialect.in, oldest), s.table("logs"), limit, millis(before))
+		if err != nil {
+			return err
+		}
+		affected, err := res.RowsAffected()
+		n = int(affected)
+		return err
+	})
+	return n, failed("trim logs", err)
+}
