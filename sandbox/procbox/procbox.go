@@ -170,6 +170,24 @@ func (b *Box) Capabilities(context.Context) (sandbox.Capabilities, error) {
 	return c, nil
 }
 
+// Command is an interpreter or a compiler that a Box has found.
+type Command struct {
+	Runtime string // the id of its runtime
+	Version string // as it says itself, such as "20.20.2"
+	Path    string
+}
+
+// Commands lists what the runtimes of the Capabilities are run with, in their order.
+// Runtimes that need none are left out.
+func (b *Box) Commands() (all []Command) {
+	for _, t := range b.tools() {
+		if t.path != "" {
+			all = append(all, Command{t.runtime.ID, t.version, t.path})
+		}
+	}
+	return all
+}
+
 // cannotRun reports whether the isolation that was reached keeps a tool from starting.
 func (b *Box) cannotRun(t tool) bool { return t.lang.proc && b.confines() && !b.host.Namespaces() }
 
