@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"syscall"
+	"unicode/utf8"
 
 	"github.com/fnkit/fnkit/sandbox"
 )
@@ -46,7 +47,7 @@ type consoleCall struct {
 func newConsole(t *tail) (c *console, err error) {
 	c = &console{tail: t}
 	for n, stream := range []sandbox.Stream{sandbox.Stdout, sandbox.Stderr} {
-		s := &consoleStream{stream: stream, buf: make([]byte, 16<<10), followed: make(chan struct{})}
+		s := &consoleStream{stream: stream, buf: make([]byte, lineLimit), followed: make(chan struct{})}
 		if s.host, s.program, err = os.Pipe(); err != nil {
 			return nil, errors.Join(err, c.Close())
 		}
@@ -117,18 +118,24 @@ func (c *console) take(s *consoleStream, fd uintptr) (int, error) {
 	return n, nil
 }
 
-// split returns the lines that p completes, and keeps what follows them.
+// split returns the lines that p completes, and keeps what follows them. p is no
+// longer than a line may be.
 func (s *consoleStream) split(p []byte) (lines []byte) {
-	for {
-		end := bytes.IndexByte(p, '\n')
-		if end < 0 {
-			s.keep(p)
-			return lines
-		}
+	if end := bytes.IndexByte(p, '\n'); end >= 0 && len(s.rest) > 0 {
 		s.keep(p[:end])
-		lines = s.line(lines)
+		lines = s.line(nil)
 		p = p[end+1:]
 	}
+	last := bytes.LastIndexByte(p, '\n') + 1
+	s.keep(p[last:])
+	whole := p[:last]
+	if !utf8.Valid(whole) {
+		whole = bytes.ToValidUTF8(whole, []byte("\uFFFD"))
+	}
+	if lines == nil {
+		return whole
+	}
+	return append(lines, whole...)
 }
 
 func (s *consoleStream) keep(p []byte) {

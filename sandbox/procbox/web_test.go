@@ -141,6 +141,29 @@ func fixtureOf(t testing.TB, key string) fixture {
 	return fixture{}
 }
 
+// TestWebLines has the program print: whole lines come, of bounded length, as text.
+func TestWebLines(t *testing.T) {
+	t.Parallel()
+	f := deployFolder(t, open(t, "exec"), fixtureOf(t, "exec").source(t), "server", "")
+	long, cut := strings.Repeat("x", 8000), "... Log truncated due to size limit (8000 characters)\n"
+	for _, tc := range []struct{ printed, want string }{
+		{"", ""}, {"plain\n", "plain\n"}, {"no end", "no end\n"}, {"a\n\nb", "a\n\nb\n"}, {long + "\n", long + "\n"}, {long + "x\n", long + cut},
+		{long + long + long, long + cut}, {long + long + "\nnext\n", long + cut + "next\n"}, {"\xff\n\x1b[1m\x00", "\ufffd\n\x1b[1m\x00\n"},
+		{strings.Repeat("é line\n", 200000), strings.Repeat("é line\n", 200000)},
+	} {
+		for path, stream := range map[string]sandbox.Stream{"/output": sandbox.Stdout, "/output?err": sandbox.Stderr} {
+			var r reply
+			req := sandbox.Request{Method: "POST", Path: path, Body: strings.NewReader(tc.printed), Logging: true}
+			if _, err := f.box.Invoke(t.Context(), "i", req, &r); err != nil || r.status != 204 {
+				t.Fatalf("%v, status %d", err, r.status)
+			}
+			if got, other := r.logs[stream].String(), r.logs[sandbox.Stdout+sandbox.Stderr-stream].String(); got != tc.want || other != "" {
+				t.Errorf("printed %.20q…, %d bytes: got %d bytes, %.20q…, and elsewhere %.20q", tc.printed, len(tc.printed), len(got), got, other)
+			}
+		}
+	}
+}
+
 // TestWebRequests is about what reaches the program.
 func TestWebRequests(t *testing.T) {
 	t.Parallel()
