@@ -57,8 +57,8 @@ func (p *plain) one(ctx context.Context) (call, func() error, error) {
 		return nil, nil, err
 	}
 	return func(ctx context.Context) error {
-		p.next++
 		_, err := s.ExecContext(ctx, p.next, p.payload)
+		p.next++
 		return err
 	}, s.Close, nil
 }

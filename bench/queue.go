@@ -303,38 +303,49 @@ func growing(ctx context.Context, o options, dir string) error {
 	return nil
 }
 
-// rows compares claiming and accepting in a long table with a short one.
+// rows compares claiming and accepting in a long table with a short one, in turns.
 func rows(ctx context.Context, o options, dir string) error {
-	return each(ctx, o, dir, func(db *database) error {
-		s, err := db.open(ctx)
+	return each(ctx, o, dir, func(long *database) (err error) {
+		short, err := sqliteIn(dir)
+		if long.name == "Postgres" {
+			err = errors.Join(err, short.drop())
+			short, err = postgresAt(ctx, o.postgres, dir)
+		}
 		if err != nil {
 			return err
 		}
-		defer s.Close()
-		var claims, accepts [2][]float64
-		next := 0
-		for i, n := range []int{10_000, o.rows} {
-			if err := fill(ctx, s, next, n); err != nil {
+		defer func() { err = errors.Join(err, short.drop()) }()
+		var stores [2]store.Store
+		for i, db := range []*database{short, long} {
+			s, err := db.open(ctx)
+			if err != nil {
 				return err
 			}
-			next = n
+			defer s.Close()
+			if err := fill(ctx, s, 0, []int{10_000, o.rows}[i]); err != nil {
+				return err
+			}
 			if db.name == "Postgres" {
 				if _, err := db.raw.ExecContext(ctx, "ANALYZE fnkit_executions"); err != nil {
 					return err
 				}
 			}
-			for round := range 30 {
-				a, c, err := turn(ctx, s, fmt.Sprintf("%d-%d", i, round))
+			stores[i] = s
+		}
+		var claims, accepts [2][]float64
+		for round := range 60 {
+			for i, s := range stores {
+				a, c, err := turn(ctx, s, fmt.Sprint(round))
 				if err != nil {
 					return err
 				}
-				if round >= 5 {
+				if round >= 10 { // the first warm up
 					accepts[i], claims[i] = append(accepts[i], a), append(claims[i], c)
 				}
 			}
 		}
 		for what, all := range map[string][2][]float64{"claim 100 and settle": claims, "accept 100": accepts} {
-			bar{fmt.Sprintf("%s in a table of %d rows, %s", what, o.rows, db.name), "10000 rows", mid(all[1]) / mid(all[0]), 1.5, true, fmt.Sprintf("%.2f ms, %.2f ms", mid(all[1]), mid(all[0]))}.print()
+			bar{fmt.Sprintf("%s in a table of %d rows, %s", what, o.rows, long.name), "10000 rows", mid(all[1]) / mid(all[0]), 1.5, true, fmt.Sprintf("%.2f ms, %.2f ms", mid(all[1]), mid(all[0]))}.print()
 		}
 		return nil
 	})

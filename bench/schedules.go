@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/benbjohnson/clock"
@@ -42,7 +44,9 @@ func schedules(ctx context.Context, o options, dir string) error {
 	return each(ctx, o, dir, func(db *database) (err error) {
 		mock := clock.NewMock()
 		mock.Set(time.Date(2026, 1, 1, 12, 0, 30, 0, time.UTC))
-		w, err := newWorker(ctx, db, nil, func(c *engine.Config) { c.Clock, c.Store = mock, unclaimed{c.Store} })
+		w, err := newWorker(ctx, db, nil, func(c *engine.Config) {
+			c.Clock, c.Store, c.Retention.Every = mock, unclaimed{c.Store}, 1000*time.Hour
+		})
 		if err != nil {
 			return err
 		}
@@ -164,8 +168,8 @@ func (w *worker) functions(ctx context.Context, n int, change func(i int, f *sto
 // manyListeners is how many functions listen to something.
 const manyListeners = 10_000
 
-// listening compares finding the functions that listen to an event with trying
-// the pattern of each.
+// listening compares finding the functions that listen to an event with reading
+// the patterns of all and comparing each.
 func listening(ctx context.Context, o options, dir string) error {
 	return each(ctx, o, dir, func(db *database) (err error) {
 		w, err := newWorker(ctx, db, nil)
@@ -176,27 +180,19 @@ func listening(ctx context.Context, o options, dir string) error {
 		pattern := func(i int) string {
 			return fmt.Sprintf("databases.d%d.collections.c%d.documents.*.create", i%100, i/100)
 		}
-		var patterns []events.Pattern
 		if err := w.functions(ctx, manyListeners, func(i int, f *store.Function) { f.Events = []string{pattern(i)} }); err != nil {
 			return err
 		}
-		for i := range manyListeners {
-			patterns = append(patterns, events.Pattern{Project: project, Name: pattern(i)})
-		}
 		const name = "databases.d7.collections.c42.documents.x.create"
-		found := 0
-		scan, err := took(50, func() error {
-			e := events.Event{Project: project, Names: events.Expand(name)}
-			found = 0
-			for _, p := range patterns {
-				if p.Matches(e) {
-					found++
-				}
+		scan, err := took(20, func() error {
+			found, err := scanListeners(ctx, db, events.Expand(name))
+			if err == nil && found != 1 {
+				err = fmt.Errorf("the scan found %d", found)
 			}
-			return nil
+			return err
 		})
-		if err != nil || found != 1 {
-			return fmt.Errorf("the scan found %d: %w", found, err)
+		if err != nil {
+			return err
 		}
 		own, err := took(50, func() error {
 			rows, err := w.store.Listeners(ctx, project, events.Expand(name))
@@ -208,9 +204,29 @@ func listening(ctx context.Context, o options, dir string) error {
 		if err != nil {
 			return err
 		}
-		bar{fmt.Sprintf("an event against the patterns of %d functions, %s", manyListeners, db.name), "a linear scan in memory", ratio(scan, own), 20, false, fmt.Sprintf("%s, %s", own, scan)}.print()
+		bar{fmt.Sprintf("an event against the patterns of %d functions, %s", manyListeners, db.name), "reading and comparing all of them", ratio(scan, own), 20, false, fmt.Sprintf("%s, %s", own, scan)}.print()
 		return nil
 	})
+}
+
+// scanListeners finds listeners as a table without an index for them would.
+func scanListeners(ctx context.Context, db *database, names []string) (found int, err error) {
+	rows, err := db.raw.QueryContext(ctx, "SELECT events FROM fnkit_functions WHERE project_id = $1 AND enabled AND deployment <> ''", project)
+	if err != nil {
+		return 0, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var text []byte
+		var patterns []string
+		if err := errors.Join(rows.Scan(&text), json.Unmarshal(text, &patterns)); err != nil {
+			return 0, err
+		}
+		if slices.ContainsFunc(patterns, func(p string) bool { return slices.Contains(names, p) }) {
+			found++
+		}
+	}
+	return found, rows.Err()
 }
 
 // took is how long something takes, in the middle.

@@ -63,7 +63,7 @@ const maxBuildClaims = 10
 // progress writes a build's new status under its lease; false: the lease is lost
 // or the store does not answer, and the work must end.
 func (e *Engine) progress(ctx context.Context, l store.Lease, d *Deployment, s DeploymentStatus) bool {
-	d.Status, d.UpdatedAt, d.ReadyAt = s, e.now(), e.now().Add(e.cfg.Work.Lease)
+	d.Status, d.UpdatedAt, d.ReadyAt = s, e.now(), e.leaseEnd(e.now())
 	lost, err := e.store.Builds().Settle(ctx, []store.Settlement[Deployment]{{Lease: l, Row: *d}})
 	if err != nil {
 		e.cfg.Logger.Error("write build status", "deployment", d.ID, "error", err)
@@ -288,6 +288,9 @@ func (e *Engine) finishBuild(ctx context.Context, l store.Lease, d Deployment, e
 	e.builds.forget(l)
 	e.observe.built(ctx, d)
 	e.cfg.Logger.Info("build "+string(d.Status), "project", d.Project, "function", d.FunctionID, "deployment", d.ID, "active", activated)
+	if d.Status == store.DeploymentReady {
+		e.expect(ctx, d)
+	}
 	if activated {
 		e.forget(d.Project, d.FunctionID)
 	}

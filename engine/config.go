@@ -12,6 +12,7 @@ import (
 
 	"github.com/benbjohnson/clock"
 	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/fnkit/fnkit/events"
 	"github.com/fnkit/fnkit/sandbox"
@@ -38,6 +39,10 @@ type Config struct {
 	Clock  clock.Clock          // Default: the machine's
 	Logger *slog.Logger         // Default: none
 	Meter  metric.MeterProvider // Default: none
+	Tracer trace.TracerProvider // a span for each call of a function. Default: none
+	// MeterFunctions has metrics name the project and the function: there are as
+	// many series then as functions. Default: they do not.
+	MeterFunctions bool
 
 	Limits    Limits    // sizes and durations a client can reach
 	Instances Instances // how many instances live, and how long
@@ -80,6 +85,10 @@ type Instances struct {
 	Waiting       int           // callers waiting for an instance of one deployment; more are refused. Default: 1000
 	Wait          time.Duration // how long a caller waits for an instance, its start included. Default: 15 s
 	Idle          time.Duration // an instance without a call for so long is stopped. Default: 60 s
+	// Spares is how many processes the sandbox may keep ready for each runtime, at most,
+	// so that a cold start takes milliseconds. There are as many as were needed lately: one for each
+	// cold start, half as many every five minutes, none after a while. Default: 4; negative: none.
+	Spares int
 }
 
 // Work configures the workers of the queue. A zero field takes its default.
@@ -189,6 +198,7 @@ func (c Config) withDefaults() Config {
 	in.Waiting = cmp.Or(in.Waiting, 1000)
 	in.Wait = cmp.Or(in.Wait, 15*time.Second)
 	in.Idle = cmp.Or(in.Idle, time.Minute)
+	in.Spares = cmp.Or(in.Spares, 4)
 	w := &c.Work
 	w.Runs = cmp.Or(w.Runs, 64)
 	w.Builds = cmp.Or(w.Builds, max(1, cpus/2))

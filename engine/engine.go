@@ -31,15 +31,20 @@ type Engine struct {
 	backlog   backlog
 	knowledge knowledge
 	pool      *pool.Pool
+	demand    demand
 	appends   *groupcommit.Group[Execution]
 	settles   *groupcommit.Group[*runSettlement]
 	builds    *worker[Deployment]
 	runs      *worker[Execution]
 	artefacts *artefacts
 	feeds     feeds
+	readiness readiness
 	life      lifecycle
 	swept     time.Time // when, last; see keepHouse
 	retained  time.Time
+
+	machineClock bool          // clock is the machine's
+	offset       time.Duration // of the store's clock, see compareClocks
 
 	probe sync.Mutex
 	caps  *sandbox.Capabilities // since they were asked for
@@ -48,11 +53,12 @@ type Engine struct {
 // New returns an engine, or every fault of its configuration. It does no I/O,
 // starts no goroutine and reads no environment.
 func New(c Config) (*Engine, error) {
+	machine := c.Clock == nil
 	c = c.withDefaults()
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
-	e := &Engine{cfg: c, clock: c.Clock, store: c.Store}
+	e := &Engine{cfg: c, clock: c.Clock, store: c.Store, machineClock: machine}
 	var err error
 	if e.secrets, err = newSecrets(c.Keys, e.clock.Now); err != nil {
 		return nil, fmt.Errorf("engine: Config.Keys: %w", err)
@@ -68,6 +74,7 @@ func New(c Config) (*Engine, error) {
 	e.runs = newWorker(e, "run", c.Store.Runs(), c.Work.Runs, e.runQueued)
 	e.artefacts = newArtefacts(e)
 	e.pool = e.newPool()
+	e.demand = newDemand()
 	return e, nil
 }
 

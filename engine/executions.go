@@ -410,6 +410,7 @@ func (e *Engine) invokeFor(ctx, run context.Context, c call) (outcome, error) {
 	waiting, cancel := context.WithCancelCause(run)
 	defer cancel(nil)
 	defer context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })()
+	c.caller = e.observe.caller(ctx)
 	out, err := e.invoke(run, waiting, c)
 	var known *Error
 	switch {
@@ -464,6 +465,7 @@ func (e *Engine) record(x *Execution, c call, res outcome) {
 	x.Duration = res.duration
 	x.Logs, x.Errors = c.out.texts()
 	e.observe.executed(*x)
+	e.observe.computed(*x, c.k.spec)
 }
 
 // keep stores a synchronous execution, also if its caller went away, and tells

@@ -53,8 +53,8 @@ type followed struct {
 // On the engine that runs the execution output arrives at once, on others
 // within Work.Poll, and once it has run for a second. Of output beyond twice
 // Limits.LogSize only the record has the end. When an execution is run again
-// its output follows that of the attempt before. A synchronous execution has no
-// record to follow before it has ended.
+// its output follows that of the attempt before. A synchronous execution can be
+// followed when it has ended.
 //
 // Users do not see logs. Errors: function_not_found, execution_not_found,
 // user_unauthorized, function_busy (Limits.Followers), general_service_unavailable.

@@ -29,6 +29,9 @@ func (p *Project) CreateFunction(ctx context.Context, by Actor, f FunctionParams
 	if err := p.e.runtimeAllowed(ctx, f.Runtime); err != nil {
 		return Function{}, err
 	}
+	if err := p.e.networkAllowed(ctx, f.Policy.Network); err != nil {
+		return Function{}, err
+	}
 	if err := f.checkSources(); err != nil {
 		return Function{}, err
 	}
@@ -85,6 +88,9 @@ func (p *Project) UpdateFunction(ctx context.Context, by Actor, id string, f Fun
 		return Function{}, err
 	}
 	if err := p.e.checkFunction(f, false); err != nil {
+		return Function{}, err
+	}
+	if err := p.e.networkAllowed(ctx, f.Policy.Network); err != nil {
 		return Function{}, err
 	}
 	now := p.e.now()

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/fnkit/fnkit/internal/ids"
@@ -63,6 +65,7 @@ var errWaited = errors.New("engine: waited too long for an instance")
 // startInstance makes an instance for k.
 func (e *Engine) startInstance(ctx context.Context, k *known) (string, error) {
 	began := e.clock.Now()
+	e.demanded(k.rt, began, 1)
 	id := ids.New(began)
 	dir, release, err := e.code(ctx, k.dep)
 	if err != nil {
@@ -73,7 +76,7 @@ func (e *Engine) startInstance(ctx context.Context, k *known) (string, error) {
 	_, err = e.cfg.Sandbox.Start(ctx, sandbox.Spec{
 		ID: id, Project: k.fn.Project, Function: k.fn.ID, Deployment: k.dep.ID,
 		Runtime: k.fn.Runtime, Dir: dir, Entrypoint: k.dep.Entrypoint, Env: k.env,
-		CPUs: k.spec.CPUs, Memory: int64(k.spec.Memory) << 20,
+		CPUs: k.spec.CPUs, Memory: int64(k.spec.Memory) << 20, Network: sandbox.Network(k.fn.Policy.Network),
 		Concurrency: max(1, min(e.cfg.Instances.Concurrency, k.rt.Concurrency)),
 	})
 	if err != nil {
@@ -127,6 +130,155 @@ func (e *Engine) forgetProject(id string) {
 	kn.changes++
 	kn.mu.Unlock()
 	e.pool.Retire(func(k pool.Key) bool { return k.Project == id })
+}
+
+// demand is how many cold starts of each runtime there were lately. Each counts
+// one, and half as much whenever demandHalf has passed.
+type demand struct {
+	mu       sync.Mutex
+	runtimes map[string]*lately
+	more     chan struct{} // has one when demand has grown
+}
+
+type lately struct {
+	starts float64   // that count, at
+	at     time.Time // then
+	told   int       // spares that the sandbox was asked for
+}
+
+const (
+	demandHalf = 5 * time.Minute
+	// demandEnd is below which there is none: 22 minutes after a lone cold start.
+	demandEnd = 0.05
+)
+
+func newDemand() demand {
+	return demand{runtimes: map[string]*lately{}, more: make(chan struct{}, 1)}
+}
+
+// since is how many starts still count.
+func (l *lately) since(now time.Time) float64 {
+	return l.starts * math.Exp2(-max(0, now.Sub(l.at).Seconds())/demandHalf.Seconds())
+}
+
+// demanded counts cold starts of a runtime.
+func (e *Engine) demanded(rt Runtime, now time.Time, starts float64) {
+	if !rt.Spares || e.cfg.Instances.Spares <= 0 {
+		return
+	}
+	d := &e.demand
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	l := d.runtimes[rt.ID]
+	if l == nil {
+		l = &lately{}
+		d.runtimes[rt.ID] = l
+	}
+	// A burst must not count for hours.
+	l.starts, l.at = min(l.since(now)+starts, 2*float64(e.cfg.Instances.Spares)), now
+	select {
+	case d.more <- struct{}{}:
+	default:
+	}
+}
+
+// expect counts the first call of a deployment that is ready, unless others do already.
+func (e *Engine) expect(ctx context.Context, d Deployment) {
+	fn, err := e.store.GetFunction(ctx, d.Project, d.FunctionID)
+	if err != nil {
+		return // what comes is counted when it is there
+	}
+	rt, _, err := e.runtime(ctx, fn.Runtime)
+	if err != nil {
+		return
+	}
+	now := e.clock.Now()
+	e.demanded(rt, now, max(0, 1-e.demand.of(rt.ID, now)))
+}
+
+// of is how many starts of a runtime count.
+func (d *demand) of(runtime string, now time.Time) float64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if l := d.runtimes[runtime]; l != nil {
+		return l.since(now)
+	}
+	return 0
+}
+
+// warm asks the sandbox for as many spares as are likely to be needed, and returns
+// when that changes if nothing happens; the zero time: never. One goroutine calls it.
+func (e *Engine) warm(ctx context.Context, now time.Time) (next time.Time) {
+	d := &e.demand
+	changed := map[string]int{}
+	d.mu.Lock()
+	for id, l := range d.runtimes {
+		want, until := l.want(now, e.cfg.Instances.Spares)
+		if want != l.told {
+			changed[id], l.told = want, want
+		}
+		switch {
+		case want == 0:
+			delete(d.runtimes, id)
+		case next.IsZero() || until.Before(next):
+			next = until
+		}
+	}
+	d.mu.Unlock()
+	for id, n := range changed {
+		if err := e.cfg.Sandbox.Warm(ctx, id, n); err != nil {
+			e.cfg.Logger.Warn("keep spares", "runtime", id, "spares", n, "error", err)
+		}
+	}
+	return next
+}
+
+// want is how many spares to have, and until when.
+func (l *lately) want(now time.Time, most int) (n int, until time.Time) {
+	starts := l.since(now)
+	if starts < demandEnd {
+		return 0, now
+	}
+	n = min(most, int(math.Ceil(starts)))
+	below := max(float64(n-1), demandEnd)
+	// A millisecond later it is below for sure, whatever is lost in rounding.
+	return n, now.Add(time.Duration(math.Log2(starts/below)*float64(demandHalf)) + time.Millisecond)
+}
+
+// warms keeps the sandbox's spares in line with demand.
+func (e *Engine) warms(ctx context.Context) {
+	for {
+		next := e.warm(ctx, e.clock.Now())
+		if next.IsZero() {
+			next = e.clock.Now().Add(demandHalf) // nothing will have changed
+		}
+		timer := e.clock.Timer(next.Sub(e.clock.Now()))
+		select {
+		case <-timer.C:
+		case <-e.demand.more:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// cool ends all spares.
+func (e *Engine) cool() {
+	d := &e.demand
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for id, l := range d.runtimes {
+		if l.told == 0 {
+			continue
+		}
+		if err := e.cfg.Sandbox.Warm(context.Background(), id, 0); err != nil {
+			e.cfg.Logger.Warn("end spares", "runtime", id, "error", err)
+		}
+	}
+	clear(d.runtimes)
 }
 
 // within returns a context that ends after d on the engine's clock, with a cause.

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/fnkit/fnkit/internal/ids"
 	"github.com/fnkit/fnkit/sandbox"
 	"github.com/fnkit/fnkit/store"
@@ -23,8 +25,9 @@ type call struct {
 	body    io.Reader
 	// limit is how long the call may take at most, the wait for an instance
 	// included; a function's own timeout may be shorter.
-	limit time.Duration
-	out   *answer
+	limit  time.Duration
+	out    *answer
+	caller trace.SpanContext // of a synchronous call
 }
 
 // outcome is how a call ended. The answer is in call.out.
@@ -59,7 +62,9 @@ const (
 // invoke makes a call: the only road to a sandbox. ctx ends it, and waiting the
 // wait for an instance. An error means that the code did not run; what the code
 // did wrong is in the outcome.
-func (e *Engine) invoke(ctx, waiting context.Context, c call) (outcome, error) {
+func (e *Engine) invoke(ctx, waiting context.Context, c call) (out outcome, err error) {
+	ctx, end := e.observe.span(ctx, c)
+	defer func() { end(out, err) }()
 	entered := e.clock.Now()
 	waiting, cancel := e.waitFor(waiting, c)
 	defer cancel()

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/fnkit/fnkit/store"
 )
 
 // lifecycle is what an engine is in the middle of.
@@ -21,6 +23,7 @@ type lifecycle struct {
 	quit   context.CancelFunc
 	group  sync.WaitGroup // loops, and the work they started
 	calls  sync.WaitGroup // synchronous calls
+	pulses pulses         // of the loops
 }
 
 type state int
@@ -40,7 +43,8 @@ func errNotRunning() error {
 // Start checks what the engine depends on and begins to work: builds, queued
 // executions, and synchronous calls. It fails loudly: with a store that does
 // not answer, a sandbox that cannot run or isolates less than
-// Config.MinIsolation, or a directory that cannot be used. ctx bounds only the checks.
+// Config.MinIsolation, a directory that cannot be used, or a store whose clock
+// differs by more than a quarter of Work.Lease. ctx bounds only the checks.
 func (e *Engine) Start(ctx context.Context) error {
 	l := &e.life
 	l.mu.Lock()
@@ -48,8 +52,14 @@ func (e *Engine) Start(ctx context.Context) error {
 	if l.state != created {
 		return errors.New("engine: start: it was started before; make a new one")
 	}
+	if err := e.compareClocks(ctx); err != nil {
+		return fmt.Errorf("engine: start: %w", err)
+	}
 	if err := e.begin(ctx); err != nil {
 		return fmt.Errorf("engine: start: %w", err)
+	}
+	for _, loop := range loops {
+		l.pulses.rests(loop, e.clock.Now())
 	}
 	l.group.Go(func() { e.builds.loop(l.claim, l.ctx) })
 	l.group.Go(func() { e.runs.loop(l.claim, l.ctx) })
@@ -58,6 +68,7 @@ func (e *Engine) Start(ctx context.Context) error {
 	l.group.Go(func() { e.listen(l.claim) })
 	l.group.Go(func() { e.evict(l.claim) })
 	l.group.Go(func() { e.housekeeping(l.claim) })
+	l.group.Go(func() { e.warms(l.claim) })
 	return nil
 }
 
@@ -70,6 +81,9 @@ func (e *Engine) begin(ctx context.Context) error {
 		return err
 	}
 	if err := e.reap(ctx); err != nil {
+		return errors.Join(err, e.artefacts.close())
+	}
+	if err := e.watch(); err != nil {
 		return errors.Join(err, e.artefacts.close())
 	}
 	l := &e.life
@@ -95,6 +109,37 @@ func (e *Engine) check(ctx context.Context) error {
 			"set MinIsolation to %[2]q only if you trust the code that is deployed", caps.Driver, caps.Isolation, e.cfg.MinIsolation)
 	}
 	return nil
+}
+
+// compareClocks measures how far the clock of the store's backend is ahead of
+// this machine's. Leases end by the backend's, which all engines share; this
+// engine sees those of others end as much too early or too late as its own is
+// wrong, which must be well within the time that they have left when they are renewed.
+// A clock of the host's own is not compared: it need not tell the time of day.
+func (e *Engine) compareClocks(ctx context.Context) error {
+	backend, ok := e.store.(store.Clock)
+	if !ok || !e.machineClock {
+		return nil
+	}
+	before := e.clock.Now()
+	now, ok, err := backend.Now(ctx)
+	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	if !ok {
+		return nil
+	}
+	unsure := e.clock.Now().Sub(before) / 2
+	e.offset = now.Sub(before.Add(unsure))
+	if limit := e.cfg.Work.Lease / 4; e.offset.Abs()-unsure > limit {
+		return fmt.Errorf("the clock of the store is ahead of this machine's by %s; more than a quarter of Work.Lease, %s, is too much either way: set the clocks", e.offset.Round(time.Millisecond), limit)
+	}
+	return nil
+}
+
+// leaseEnd is when a lease ends that is taken or renewed now.
+func (e *Engine) leaseEnd(now time.Time) time.Time {
+	return now.Add(e.offset + e.cfg.Work.Lease)
 }
 
 // Stop ends the engine: it claims no more work, refuses new calls, waits for
@@ -133,10 +178,12 @@ func (e *Engine) Stop(ctx context.Context) error {
 func (e *Engine) shutDown() {
 	l := &e.life
 	l.quit()
+	e.unwatch()
 	gone := e.pool.Close()
 	l.calls.Wait()
 	l.group.Wait()
 	<-gone
+	e.cool()
 	l.cancel()
 	if err := e.artefacts.close(); err != nil {
 		e.cfg.Logger.Warn("remove engine directory", "error", err)
@@ -156,18 +203,6 @@ func (e *Engine) Run(ctx context.Context, grace time.Duration) error {
 	bounded, cancel := e.clock.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
 	return e.Stop(bounded)
-}
-
-// Ready reports whether the engine can serve: it is not stopping, and the
-// store answers.
-func (e *Engine) Ready(ctx context.Context) error {
-	e.life.mu.Lock()
-	state := e.life.state
-	e.life.mu.Unlock()
-	if state >= stopping {
-		return errNotRunning()
-	}
-	return fail(e.store.Ping(ctx), "")
 }
 
 // stopping returns a channel that is closed when the engine begins to stop; nil:
@@ -202,6 +237,7 @@ func (e *Engine) evict(ctx context.Context) {
 	idle := e.cfg.Instances.Idle
 	for {
 		now := e.clock.Now()
+		e.life.pulses.rests("eviction", now)
 		next, ok := e.pool.EvictIdle(now.Add(-idle))
 		if !ok {
 			next = now
@@ -210,6 +246,7 @@ func (e *Engine) evict(ctx context.Context) {
 		if wait <= 0 {
 			continue
 		}
+		e.life.pulses.rests("eviction", e.clock.Now().Add(wait))
 		timer := e.clock.Timer(wait)
 		select {
 		case <-timer.C:

@@ -88,9 +88,13 @@ func (e *Engine) unparkOf(ctx context.Context, ref store.FunctionRef) (int, erro
 // done it may have died.
 func (e *Engine) unparks(ctx context.Context) {
 	for {
-		if _, err := e.unpark(ctx, ""); err != nil && ctx.Err() == nil {
+		e.life.pulses.rests("limits", e.clock.Now())
+		asked, cancel := e.within(ctx, e.cfg.Work.Lease/3, errSlowStore)
+		if _, err := e.unpark(asked, ""); err != nil && ctx.Err() == nil {
 			e.cfg.Logger.Warn("unpark executions", "error", err)
 		}
+		cancel()
+		e.life.pulses.rests("limits", e.clock.Now().Add(e.cfg.Work.Poll))
 		timer := e.clock.Timer(e.cfg.Work.Poll)
 		select {
 		case <-timer.C:

@@ -315,6 +315,13 @@ func (f *feeds) tell(ref store.LogRef) {
 	}
 }
 
+// count is how many follow.
+func (f *feeds) count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.readers
+}
+
 func (f *feeds) followed(ref store.LogRef) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -2,12 +2,14 @@ package engine
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"time"
 
+	"github.com/fnkit/fnkit/sandbox"
 	"github.com/fnkit/fnkit/store"
 )
 
@@ -22,6 +24,8 @@ type PolicyParams struct {
 	Concurrency     *int
 	LaneConcurrency *int
 	Rate            *Rate
+
+	Network *string
 }
 
 // over returns a policy with the changes.
@@ -36,6 +40,7 @@ func (p PolicyParams) over(policy Policy) Policy {
 	change(&policy.Concurrency, p.Concurrency)
 	change(&policy.LaneConcurrency, p.LaneConcurrency)
 	change(&policy.Rate, p.Rate)
+	change(&policy.Network, p.Network)
 	return policy
 }
 
@@ -70,7 +75,29 @@ func policyRules(p Policy) []rule {
 		{"fnkit.concurrency", CheckRange(p.Concurrency, 0, MaxConcurrency)},
 		{"fnkit.laneConcurrency", CheckRange(p.LaneConcurrency, 0, MaxConcurrency)},
 		{"fnkit.rate", CheckRate(p.Rate)},
+		{"fnkit.network", CheckNetwork(p.Network)},
 	}
+}
+
+// CheckNetwork is the rule of what a function's code can reach; empty means what
+// the sandbox is configured to allow.
+func CheckNetwork(name string) error {
+	return CheckEnum(cmp.Or(name, string(sandbox.NetworkNone)), []string{string(sandbox.NetworkNone), string(sandbox.NetworkHost)})
+}
+
+// networkAllowed refuses a network that the sandbox does not give.
+func (e *Engine) networkAllowed(ctx context.Context, name *string) error {
+	if name == nil || *name == "" {
+		return nil
+	}
+	caps, err := e.Capabilities(ctx)
+	if err != nil {
+		return fmt.Errorf("sandbox: %w", err)
+	}
+	if !slices.Contains(caps.Networks, sandbox.Network(*name)) {
+		return InvalidParam("fnkit.network", fmt.Errorf("the sandbox of this server has no network %q for functions; it has %q", *name, caps.Networks))
+	}
+	return nil
 }
 
 // CheckRate is the rule of a rate; the zero Rate is no limit.

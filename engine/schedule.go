@@ -25,7 +25,8 @@ const onTime = time.Minute
 // Work.Poll, since other engines change them too.
 func (e *Engine) schedules(ctx context.Context) {
 	for {
-		did, err := e.fire(ctx, e.clock.Now())
+		e.life.pulses.rests("schedules", e.clock.Now())
+		did, err := e.fireInTime(ctx)
 		if err != nil && ctx.Err() == nil {
 			e.cfg.Logger.Error("fire schedules", "error", err)
 		}
@@ -39,6 +40,7 @@ func (e *Engine) schedules(ctx context.Context) {
 		if wait <= 0 {
 			continue // it became due meanwhile
 		}
+		e.life.pulses.rests("schedules", e.clock.Now().Add(wait))
 		timer := e.clock.Timer(wait)
 		select {
 		case <-timer.C:
@@ -47,6 +49,16 @@ func (e *Engine) schedules(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// fireInTime is fire within the time that the store has to answer.
+func (e *Engine) fireInTime(ctx context.Context) (did bool, err error) {
+	ctx, cancel := e.within(ctx, e.cfg.Work.Lease/3, errSlowStore)
+	defer cancel()
+	if did, err = e.fire(ctx, e.clock.Now()); err != nil {
+		err = reason(ctx, err)
+	}
+	return did, err
 }
 
 // fire queues the runs of schedules that are due, and reports whether there were

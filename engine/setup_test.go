@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"context"
 	"errors"
+	"flag"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -28,6 +29,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asEngine) != "" {
 		memberMain()
 		return
+	}
+	if err := flag.Set("rapid.checks", "20"); err != nil { // the default here: some seconds
+		panic(err)
 	}
 	goleak.VerifyTestMain(postgrestest.Main(m))
 }

@@ -28,6 +28,7 @@ func (e *Engine) Step(ctx context.Context) (next time.Time, did bool, err error)
 	}
 	now := e.clock.Now()
 	e.pool.EvictIdle(now.Add(-e.cfg.Instances.Idle))
+	e.warm(ctx, now)
 	e.keepHouse(ctx, now)
 	unpark := func(ctx context.Context, _ time.Time) (bool, error) { return e.unpark(ctx, "") }
 	for _, work := range []func(context.Context, time.Time) (bool, error){e.fire, unpark, e.builds.drain, e.runs.drain} {
@@ -66,7 +67,8 @@ func (e *Engine) beginStep(ctx context.Context) error {
 
 // drain claims what is due and works on it, one row after the other.
 func (w *worker[T]) drain(ctx context.Context, now time.Time) (did bool, err error) {
-	rows, err := w.queue.Claim(ctx, store.ClaimParams{Now: now, LeaseUntil: now.Add(w.e.cfg.Work.Lease), Limit: w.slots, After: w.after})
+	rows, err := w.queue.Claim(ctx, store.ClaimParams{Now: now, LeaseUntil: w.e.leaseEnd(now), Limit: w.slots, After: w.after})
+	w.e.observe.claimed(w.name+"s", len(rows))
 	for _, c := range rows {
 		held, done := w.hold(ctx, c, false)
 		w.handle(held, c)

@@ -64,6 +64,7 @@ func (w *worker[T]) loop(claim, ctx context.Context) {
 		if claim.Err() != nil && w.busy() == 0 {
 			return
 		}
+		w.e.life.pulses.rests(w.name+"s", next)
 		wait := next.Sub(w.e.clock.Now())
 		if more || wait <= 0 { // the step took long, or the clock was moved
 			continue
@@ -94,10 +95,11 @@ func (w *worker[T]) step(claim, ctx context.Context, now time.Time) (next time.T
 	if room := w.slots - w.taken(); room > 0 && claim.Err() == nil {
 		asked, cancel := w.bounded(claim)
 		defer cancel()
-		rows, err := w.queue.Claim(asked, store.ClaimParams{Now: now, LeaseUntil: now.Add(w.e.cfg.Work.Lease), Limit: room, After: w.after})
+		rows, err := w.queue.Claim(asked, store.ClaimParams{Now: now, LeaseUntil: w.e.leaseEnd(now), Limit: room, After: w.after})
 		if err != nil && claim.Err() == nil {
-			w.e.cfg.Logger.Error("claim "+w.name+"s", "error", err)
+			w.e.cfg.Logger.Error("claim "+w.name+"s", "error", reason(asked, err))
 		}
+		w.e.observe.claimed(w.name+"s", len(rows))
 		for _, c := range rows {
 			w.start(ctx, c)
 		}
@@ -119,6 +121,14 @@ func (w *worker[T]) bounded(ctx context.Context) (context.Context, context.Cance
 }
 
 var errSlowStore = errors.New("engine: the store did not answer in time")
+
+// reason returns why a context of bounded ended, if it did, or err.
+func reason(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
+}
 
 // turn moves the cursor behind the last project that was served, or back to the start.
 func (w *worker[T]) turn(rows []store.Claimed[T]) {
@@ -176,11 +186,12 @@ func (w *worker[T]) renew(ctx context.Context, now time.Time) {
 	w.mu.Unlock()
 	asked, cancel := w.bounded(context.WithoutCancel(ctx))
 	defer cancel()
-	lost, err := w.queue.Renew(asked, leases, now.Add(w.e.cfg.Work.Lease))
+	lost, err := w.queue.Renew(asked, leases, w.e.leaseEnd(now))
 	if err != nil {
-		w.e.cfg.Logger.Error("renew leases of "+w.name+"s", "error", err)
+		w.e.cfg.Logger.Error("renew leases of "+w.name+"s", "error", reason(asked, err))
 		w.renewSoon()
 	}
+	w.e.observe.leasesLost(w.name+"s", len(lost))
 	for _, l := range lost {
 		w.lose(l)
 	}

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -65,6 +66,9 @@ type API struct {
 	opt     Options
 	mux     *http.ServeMux
 	created *rateLimit
+
+	streams    context.Context // of answers that follow logs
+	endStreams context.CancelFunc
 }
 
 // New returns the API of an engine. Mount it at "/v1/", without stripping the
@@ -77,6 +81,7 @@ func New(eng *engine.Engine, o Options) (*API, error) {
 		return nil, errors.New("httpapi: Options.Identify is missing")
 	}
 	a := &API{eng: eng, cfg: eng.Config(), opt: o, mux: http.NewServeMux()}
+	a.streams, a.endStreams = context.WithCancel(context.Background())
 	a.opt.Version = cmp.Or(o.Version, a.cfg.Identity.Version)
 	if o.Logger == nil {
 		a.opt.Logger = a.cfg.Logger
@@ -90,6 +95,11 @@ func New(eng *engine.Engine, o Options) (*API, error) {
 	a.mux.Handle("/", a.serve(route{handle: a.noRoute}))
 	return a, nil
 }
+
+// EndStreams ends the answers that follow logs, now and from now on; their
+// clients may go on elsewhere. http.Server.Shutdown waits for all answers, and
+// for these it could for long: pass EndStreams to http.Server.RegisterOnShutdown.
+func (a *API) EndStreams() { a.endStreams() }
 
 // ServeHTTP answers one request.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {

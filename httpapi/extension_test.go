@@ -72,22 +72,22 @@ func TestFunctionExtension(t *testing.T) {
 
 	limits := func(a answer) string {
 		ext, _ := a.ok(200).body["fnkit"].(map[string]any)
-		return fmt.Sprint(ext["concurrency"], ext["laneConcurrency"], ext["rate"])
+		return fmt.Sprintf("%v %v %v %v", ext["concurrency"], ext["laneConcurrency"], ext["rate"], ext["network"])
 	}
 	for _, c := range []struct {
 		settings []any
 		want     string
 	}{
-		{[]any{"fnkit", map[string]any{"concurrency": 3, "laneConcurrency": 1, "rate": map[string]any{"limit": 5, "period": 60}}}, "3 1 map[limit:5 period:60]"},
-		{nil, "3 1 map[limit:5 period:60]"},
-		{[]any{"fnkit", map[string]any{"rate": nil}}, "3 1 <nil>"},
-		{[]any{"fnkit", nil}, "0 0 <nil>"},
+		{[]any{"fnkit", map[string]any{"concurrency": 3, "laneConcurrency": 1, "rate": map[string]any{"limit": 5, "period": 60}, "network": "host"}}, "3 1 map[limit:5 period:60] host"},
+		{nil, "3 1 map[limit:5 period:60] host"},
+		{[]any{"fnkit", map[string]any{"rate": nil}}, "3 1 <nil> host"},
+		{[]any{"fnkit", nil}, "0 0 <nil> "},
 	} {
 		if got := limits(put(c.settings...)); got != c.want {
 			t.Errorf("after %v: %s, want %s", c.settings, got, c.want)
 		}
 	}
-	for _, bad := range []any{map[string]any{"concurrency": -1}, map[string]any{"laneConcurrency": 1.5}, map[string]any{"rate": 5}, map[string]any{"rate": map[string]any{"limit": 5}}, map[string]any{"rate": map[string]any{"limit": 0, "period": 1}}} {
+	for _, bad := range []any{map[string]any{"network": "carrier pigeon"}, map[string]any{"network": "none"}, map[string]any{"concurrency": -1}, map[string]any{"laneConcurrency": 1.5}, map[string]any{"rate": 5}, map[string]any{"rate": map[string]any{"limit": 5}}, map[string]any{"rate": map[string]any{"limit": 0, "period": 1}}} {
 		put("fnkit", bad).fails("general_argument_invalid")
 	}
 

@@ -135,6 +135,9 @@ func policyParams(in *input) (p engine.PolicyParams) {
 	if v, given := ext.values["rate"]; given || ext.values == nil {
 		p.Rate = new(ext.rate(v))
 	}
+	if _, given := ext.values["network"]; given || ext.values == nil {
+		p.Network = new(ext.text("network", engine.CheckNetwork))
+	}
 	in.err = ext.err
 	return p
 }

@@ -96,6 +96,12 @@ var functions = fnbox.Funcs{
 		passGate(ctx, c.Req.Text())
 		return c.Text(200, "")
 	},
+	"talk": func(ctx context.Context, c *fnbox.Context) error {
+		c.Log("one")
+		passGate(ctx, c.Req.Text())
+		c.Error("tw\xff\no")
+		return c.Text(200, "")
+	},
 	"breakoff": func(_ context.Context, c *fnbox.Context) error {
 		if err := c.Head(200); err != nil {
 			return err

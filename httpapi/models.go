@@ -30,6 +30,7 @@ func functionExtension(f engine.Function) object {
 		{"timeZone", cmp.Or(f.Policy.TimeZone, "UTC")}, {"catchUp", string(cmp.Or(f.Policy.CatchUp, engine.CatchUpOnce))},
 		{"retry", retryModel(f.Policy.Retry)}, {"priority", f.Policy.Priority},
 		{"concurrency", f.Policy.Concurrency}, {"laneConcurrency", f.Policy.LaneConcurrency}, {"rate", rateModel(f.Policy.Rate)},
+		{"network", f.Policy.Network},
 		{"nextRunAt", date(f.NextRunAt)}, {"lastRunAt", date(f.LastRunAt)},
 	}
 }

@@ -51,12 +51,14 @@ func (a *API) routes() []route {
 		{"POST", dep + "/builds/{buildId}", "functionsCreateBuildAlias", write, 0, a.rebuild},
 		{"PATCH", dep + "/build", "functionsUpdateDeploymentBuild", write, 0, a.cancelBuild},
 		{"GET", dep + "/download", "functionsGetDeploymentDownload", read, 0, a.download},
+		{"GET", dep + "/logs", "functionsFollowBuild", read, 0, a.followBuild},
 
 		{"GET", exe, "functionsListExecutions", execRead, 0, a.listExecutions},
 		{"POST", exe, "functionsCreateExecution", execute, executionBody, a.createExecution},
 		{"GET", exe + "/{executionId}", "functionsGetExecution", execRead, 0, a.getExecution},
 		{"DELETE", exe + "/{executionId}", "functionsDeleteExecution", execute, 0, a.deleteExecution},
 		{"POST", exe + "/{executionId}/cancel", "functionsCancelExecution", execute, 0, a.cancelExecution},
+		{"GET", exe + "/{executionId}/logs", "functionsFollowExecution", execRead, 0, a.followExecution},
 		{"POST", exe + "/{executionId}/replay", "functionsReplayExecution", execute, 0, a.replayExecution},
 
 		{"GET", vrb, "functionsListVariables", read, 0, a.listVariables},

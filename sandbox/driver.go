@@ -14,6 +14,8 @@ var (
 	ErrGone = errors.New("sandbox: instance is gone")
 	// ErrRuntime: the driver cannot run this runtime here.
 	ErrRuntime = errors.New("sandbox: runtime is not available")
+	// ErrNetwork: the driver does not allow this much network here, or cannot keep code from having more.
+	ErrNetwork = errors.New("sandbox: network policy is not available")
 	// ErrTooLarge: the request head does not fit the driver's channel.
 	ErrTooLarge = errors.New("sandbox: request head too large")
 )
@@ -43,6 +45,16 @@ type Driver interface {
 	// of the code or its commands is a BuildResult with Failure set. When ctx
 	// ends, everything the build started is killed and ctx's error returned.
 	Build(ctx context.Context, spec BuildSpec, logs io.Writer) (BuildResult, error)
+
+	// Warm has the driver keep n spares of a runtime: processes that are started and
+	// isolated, and belong to nobody yet. A Start that one fits binds it to its deployment
+	// for life, with the same isolation and limits that a new process would have, in a
+	// fraction of the time; another then takes its place. It sets the number; 0, as
+	// before the first Warm, keeps none and ends those there are. Spares are made after
+	// Warm has returned, and MUST give way to starts that are asked for. They hold nothing of any
+	// project, are in no List, and end with Close. ErrRuntime if the driver cannot run the
+	// runtime; where spares mean nothing, see [Runtime.Spares], it returns nil.
+	Warm(ctx context.Context, runtime string, n int) error
 
 	// Start makes an instance, bound for its life to one deployment and one
 	// environment, and returns when it can serve. Code that cannot be loaded
@@ -77,10 +89,21 @@ type Driver interface {
 type Capabilities struct {
 	Driver    string    // name of the driver, for people
 	Isolation Isolation // what separates instances from the host and each other
+	Networks  []Network // the policies it can enforce, besides the default
 	Limits    []string  // which of "memory", "cpu", "pids", "disk", "wall" it enforces
 	Runtimes  []Runtime // what it can run here, in the order to list them
 	Notes     []string  // what is missing for more, one line each, for people
 }
+
+// Network says what code can reach. There may be more values later, such as lists of
+// hosts: a driver refuses those that it does not know with ErrNetwork.
+type Network string
+
+const (
+	NetworkDefault Network = ""     // what the driver is configured to allow
+	NetworkNone    Network = "none" // nothing
+	NetworkHost    Network = "host" // what the host can reach, its own loopback included
+)
 
 // Isolation is how well an instance is shut in. Higher is better.
 type Isolation int
@@ -120,7 +143,8 @@ type BuildSpec struct {
 	Commands   string // shell snippet run in Dir; empty: none
 	Env        map[string]string
 	CPUs       float64
-	Memory     int64 // bytes
+	Memory     int64   // bytes
+	Network    Network // never more than the driver is configured to allow: else ErrNetwork
 }
 
 // BuildResult is the outcome of a build.
@@ -141,7 +165,8 @@ type Spec struct {
 	Entrypoint string            // path of the entry file, relative to Dir
 	Env        map[string]string // the whole environment user code sees, besides what the runtime itself needs
 	CPUs       float64
-	Memory     int64 // bytes
+	Memory     int64   // bytes
+	Network    Network // never more than the driver is configured to allow: else ErrNetwork
 	// Concurrency is how many calls will be made at once at most; 0: what the
 	// runtime's catalogue entry says.
 	Concurrency int

@@ -21,6 +21,10 @@ type Runtime struct {
 	// NativeLogs says what the language's own console is attributed to: each
 	// call, or only the instance.
 	NativeLogs NativeLogs
+	// Spares: the driver can keep processes of it ready, see Driver.Warm. Compiled
+	// functions are programs of their own, of which there is nothing to keep ready. The
+	// catalogue leaves it to the driver.
+	Spares bool
 }
 
 // NativeLogs says how exactly native console output can be attributed.

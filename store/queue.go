@@ -37,6 +37,8 @@ type Queue[T any] interface {
 	// NextDue returns the earliest ReadyAt of the queue, over all projects;
 	// ok is false if the queue is empty.
 	NextDue(ctx context.Context) (at time.Time, ok bool, err error)
+	// Depth counts the rows that are due at now, up to max, without reading others.
+	Depth(ctx context.Context, now time.Time, max int) (int, error)
 }
 
 // Waker is what a Store may be besides: it hears that other stores on the same
@@ -50,6 +52,14 @@ type Waker interface {
 	// or the backend is lost; the caller polls then, and calls Wakes again. A
 	// backend that gives no hints returns nil, on which nothing ever comes.
 	Wakes(ctx context.Context) (<-chan struct{}, error)
+}
+
+// Clock is what a Store may be besides: its backend has a clock, which those who
+// share the backend can compare theirs with.
+type Clock interface {
+	// Now returns the backend's time; ok is false if it has none of its own, as
+	// a file has.
+	Now(ctx context.Context) (now time.Time, ok bool, err error)
 }
 
 // ClaimParams say what to claim.

@@ -61,6 +61,8 @@ type Policy struct {
 	Concurrency     int  `json:"concurrency,omitempty"`
 	LaneConcurrency int  `json:"laneConcurrency,omitempty"`
 	Rate            Rate `json:"rate,omitzero"`
+
+	Network string `json:"network,omitempty"` // what its code can reach: "none" or "host". Default: what the sandbox is configured to allow
 }
 
 // Retry says what becomes of queued executions that fail.

@@ -83,10 +83,15 @@ func serve(ctx context.Context, args []string, out, log io.Writer) (err error) {
 		return err
 	}
 	o.greet(ctx, out, eng, runtimes, url)
+	mux := http.NewServeMux()
+	mux.Handle("/", api)
+	mux.Handle("GET /healthz", httpapi.LiveHandler(eng))
+	mux.Handle("GET /readyz", httpapi.ReadyHandler(eng))
 	server := &http.Server{
-		Handler: api, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+		Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog: slog.NewLogLogger(logger.With("part", "http").Handler(), slog.LevelWarn),
 	}
+	server.RegisterOnShutdown(api.EndStreams)
 	return o.serveUntil(ctx, out, server, listener, eng)
 }
 

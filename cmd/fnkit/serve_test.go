@@ -25,6 +25,11 @@ func TestStartUp(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
 	p := serve(t, pathWith(t, "node"), data, "-project", "blog", "-confine", "full")
 	p.must(t, 200, "GET", "/v1/health/version", nil, "X-Appwrite-Key", "", "X-Appwrite-Project", "console")
+	for _, path := range []string{"/healthz", "/readyz"} {
+		if got := p.must(t, 200, "GET", path, nil, "X-Appwrite-Key", "").text("status"); got != "ok" {
+			t.Errorf("%s: %s", path, got)
+		}
+	}
 	want := regexp.MustCompile(`^fnkit listening on http://127\.0\.0\.1:[0-9]+
   projects   shop, blog
   runtimes   node-[0-9.]+, exec-1

@@ -65,7 +65,7 @@ type instance struct {
 // Capabilities says that there is no isolation, and one runtime.
 func (b *Box) Capabilities(context.Context) (sandbox.Capabilities, error) {
 	return sandbox.Capabilities{
-		Driver: "fnbox", Isolation: sandbox.IsolationNone, Runtimes: []sandbox.Runtime{funcRuntime()},
+		Driver: "fnbox", Isolation: sandbox.IsolationNone, Networks: []sandbox.Network{sandbox.NetworkHost}, Runtimes: []sandbox.Runtime{funcRuntime()},
 	}, nil
 }
 
@@ -85,13 +85,27 @@ func (b *Box) Build(ctx context.Context, spec sandbox.BuildSpec, _ io.Writer) (s
 	if spec.Runtime != RuntimeID {
 		return sandbox.BuildResult{}, unknownRuntime(spec.Runtime)
 	}
+	if err := checkNetwork(spec.Network); err != nil {
+		return sandbox.BuildResult{}, err
+	}
 	return sandbox.BuildResult{}, ctx.Err()
+}
+
+// Warm does nothing: a start costs nothing.
+func (b *Box) Warm(_ context.Context, runtime string, _ int) error {
+	if runtime != RuntimeID {
+		return unknownRuntime(runtime)
+	}
+	return nil
 }
 
 // Start makes an instance of the function named by spec.Entrypoint.
 func (b *Box) Start(ctx context.Context, spec sandbox.Spec) (sandbox.Instance, error) {
 	if spec.Runtime != RuntimeID {
 		return sandbox.Instance{}, unknownRuntime(spec.Runtime)
+	}
+	if err := checkNetwork(spec.Network); err != nil {
+		return sandbox.Instance{}, err
 	}
 	if err := ctx.Err(); err != nil {
 		return sandbox.Instance{}, err
@@ -205,6 +219,14 @@ func (in *instance) stop(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("fnbox: %s does not return", in.name)
 	}
+}
+
+// checkNetwork refuses what would keep a function of this program from anything.
+func checkNetwork(n sandbox.Network) error {
+	if n != sandbox.NetworkDefault && n != sandbox.NetworkHost {
+		return fmt.Errorf("fnbox: network %q: %w", n, sandbox.ErrNetwork)
+	}
+	return nil
 }
 
 func unknownRuntime(id string) error {

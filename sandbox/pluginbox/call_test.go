@@ -35,9 +35,9 @@ func decode[V any](t testing.TB, text string) (v V) {
 func TestErrors(t *testing.T) {
 	t.Parallel()
 	box, _ := open(t, pluginbox.Config{})
-	known := []error{sandbox.ErrGone, sandbox.ErrRuntime, sandbox.ErrTooLarge, context.Canceled, context.DeadlineExceeded}
+	known := []error{sandbox.ErrGone, sandbox.ErrRuntime, sandbox.ErrTooLarge, sandbox.ErrNetwork, context.Canceled, context.DeadlineExceeded}
 	for name, want := range map[string][]error{
-		"gone": {sandbox.ErrGone}, "runtime": {sandbox.ErrRuntime}, "too-large": {sandbox.ErrTooLarge}, "load": nil,
+		"gone": {sandbox.ErrGone}, "runtime": {sandbox.ErrRuntime}, "too-large": {sandbox.ErrTooLarge}, "network": {sandbox.ErrNetwork}, "load": nil,
 		"canceled": {context.Canceled}, "deadline": {context.DeadlineExceeded}, "both": {sandbox.ErrGone, sandbox.ErrTooLarge}, "other": nil,
 	} {
 		check := func(act string, err error) {

@@ -9,10 +9,13 @@ func toCapabilities(c sandbox.Capabilities, err error) *pb.CapabilitiesResponse 
 	r := &pb.CapabilitiesResponse{
 		Error: toError(err), Driver: c.Driver, Isolation: int32(c.Isolation), Limits: c.Limits, Notes: c.Notes,
 	}
+	for _, n := range c.Networks {
+		r.Networks = append(r.Networks, string(n))
+	}
 	for _, t := range c.Runtimes {
 		r.Runtimes = append(r.Runtimes, &pb.Runtime{
 			Id: t.ID, Key: t.Key, Name: t.Name, Version: t.Version, Base: t.Base, Image: t.Image, Logo: t.Logo, Supports: t.Supports,
-			Entrypoint: t.Entrypoint, Commands: t.Commands, Concurrency: int32(t.Concurrency), NativeLogs: string(t.NativeLogs),
+			Entrypoint: t.Entrypoint, Commands: t.Commands, Concurrency: int32(t.Concurrency), NativeLogs: string(t.NativeLogs), Spares: t.Spares,
 		})
 	}
 	return r
@@ -20,10 +23,13 @@ func toCapabilities(c sandbox.Capabilities, err error) *pb.CapabilitiesResponse 
 
 func fromCapabilities(r *pb.CapabilitiesResponse) sandbox.Capabilities {
 	c := sandbox.Capabilities{Driver: r.Driver, Isolation: sandbox.Isolation(r.Isolation), Limits: r.Limits, Notes: r.Notes}
+	for _, n := range r.Networks {
+		c.Networks = append(c.Networks, sandbox.Network(n))
+	}
 	for _, t := range r.Runtimes {
 		c.Runtimes = append(c.Runtimes, sandbox.Runtime{
 			ID: t.Id, Key: t.Key, Name: t.Name, Version: t.Version, Base: t.Base, Image: t.Image, Logo: t.Logo, Supports: t.Supports,
-			Entrypoint: t.Entrypoint, Commands: t.Commands, Concurrency: int(t.Concurrency), NativeLogs: sandbox.NativeLogs(t.NativeLogs),
+			Entrypoint: t.Entrypoint, Commands: t.Commands, Concurrency: int(t.Concurrency), NativeLogs: sandbox.NativeLogs(t.NativeLogs), Spares: t.Spares,
 		})
 	}
 	return c
@@ -31,28 +37,28 @@ func fromCapabilities(r *pb.CapabilitiesResponse) sandbox.Capabilities {
 
 func toBuildSpec(s sandbox.BuildSpec) *pb.BuildSpec {
 	return &pb.BuildSpec{
-		Id: s.ID, Runtime: s.Runtime, Dir: s.Dir, Entrypoint: s.Entrypoint, Commands: s.Commands, Env: s.Env, Cpus: s.CPUs, Memory: s.Memory,
+		Id: s.ID, Runtime: s.Runtime, Dir: s.Dir, Entrypoint: s.Entrypoint, Commands: s.Commands, Env: s.Env, Cpus: s.CPUs, Memory: s.Memory, Network: string(s.Network),
 	}
 }
 
 func fromBuildSpec(s *pb.BuildSpec) sandbox.BuildSpec {
 	return sandbox.BuildSpec{
 		ID: s.GetId(), Runtime: s.GetRuntime(), Dir: s.GetDir(), Entrypoint: s.GetEntrypoint(), Commands: s.GetCommands(), Env: s.GetEnv(),
-		CPUs: s.GetCpus(), Memory: s.GetMemory(),
+		CPUs: s.GetCpus(), Memory: s.GetMemory(), Network: sandbox.Network(s.GetNetwork()),
 	}
 }
 
 func toSpec(s sandbox.Spec) *pb.Spec {
 	return &pb.Spec{
 		Id: s.ID, Project: s.Project, Function: s.Function, Deployment: s.Deployment, Runtime: s.Runtime, Dir: s.Dir,
-		Entrypoint: s.Entrypoint, Env: s.Env, Cpus: s.CPUs, Memory: s.Memory, Concurrency: int32(s.Concurrency),
+		Entrypoint: s.Entrypoint, Env: s.Env, Cpus: s.CPUs, Memory: s.Memory, Concurrency: int32(s.Concurrency), Network: string(s.Network),
 	}
 }
 
 func fromSpec(s *pb.Spec) sandbox.Spec {
 	return sandbox.Spec{
 		ID: s.GetId(), Project: s.GetProject(), Function: s.GetFunction(), Deployment: s.GetDeployment(), Runtime: s.GetRuntime(), Dir: s.GetDir(),
-		Entrypoint: s.GetEntrypoint(), Env: s.GetEnv(), CPUs: s.GetCpus(), Memory: s.GetMemory(), Concurrency: int(s.GetConcurrency()),
+		Entrypoint: s.GetEntrypoint(), Env: s.GetEnv(), CPUs: s.GetCpus(), Memory: s.GetMemory(), Concurrency: int(s.GetConcurrency()), Network: sandbox.Network(s.GetNetwork()),
 	}
 }
 

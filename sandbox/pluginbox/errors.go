@@ -34,6 +34,7 @@ var kinds = []struct {
 	{pb.Error_CANCELED, context.Canceled},
 	{pb.Error_DEADLINE, context.DeadlineExceeded},
 	{pb.Error_BODY, errBody},
+	{pb.Error_NETWORK, sandbox.ErrNetwork},
 }
 
 func toError(err error) *pb.Error {

@@ -77,6 +77,10 @@ func (l *buildLogs) Write(p []byte) (n int, err error) {
 	return n, nil
 }
 
+func (s *server) Warm(ctx context.Context, r *pb.WarmRequest) (*pb.WarmResponse, error) {
+	return &pb.WarmResponse{Error: toError(s.driver.Warm(ctx, r.Runtime, int(r.N)))}, nil
+}
+
 func (s *server) Stop(ctx context.Context, r *pb.StopRequest) (*pb.StopResponse, error) {
 	return &pb.StopResponse{Error: toError(s.driver.Stop(ctx, r.Id))}, nil
 }

@@ -283,8 +283,9 @@ func TestBehaviours(t *testing.T) {
 	}
 }
 
-// suite runs the suite of package sandboxtest.
-func suite(t *testing.T, tier string, f fixture) {
+// suite runs the suite of package sandboxtest on a driver of a tier, prepared by the
+// last functions.
+func suite(t *testing.T, tier string, f fixture, prepare ...func(*procbox.Box)) {
 	t.Helper()
 	another := func(t testing.TB) sandboxtest.Other {
 		dir := t.TempDir()
@@ -296,7 +297,10 @@ func suite(t *testing.T, tier string, f fixture) {
 	if tier != "full" { // that is the best there is
 		requireTier(t, tier)
 	}
-	box := another(t).Driver
+	box := openBox(t, procbox.Config{Dir: t.TempDir(), Languages: []string{f.key}, Isolation: tier})
+	for _, p := range prepare {
+		p(box)
+	}
 	sandboxtest.Run(t, sandboxtest.Target{
 		Open:   another,
 		Driver: box, Runtime: runtimeOf(t, box, f.key), Source: f.source(t), Entrypoint: f.entrypoint, Lacks: slices.Collect(maps.Keys(f.lacks)),

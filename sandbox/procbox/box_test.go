@@ -247,8 +247,8 @@ func TestDirectoryHasOneOwner(t *testing.T) {
 }
 
 // ownerDir makes TestOwnerProcess the owner of a directory that is then killed,
-// at the tier in ownerTier.
-const ownerDir, ownerTier = "FNKIT_TEST_OWNER_DIR", "FNKIT_TEST_OWNER_TIER"
+// at the tier in ownerTier, with as many spares as ownerSpares says.
+const ownerDir, ownerTier, ownerSpares = "FNKIT_TEST_OWNER_DIR", "FNKIT_TEST_OWNER_TIER", "FNKIT_TEST_OWNER_SPARES"
 
 func TestOwnerProcess(t *testing.T) {
 	dir := os.Getenv(ownerDir)
@@ -257,16 +257,19 @@ func TestOwnerProcess(t *testing.T) {
 	}
 	box := openTier(t, dir, os.Getenv(ownerTier), "node")
 	start(t, box, function(t, box, spawns))
+	if n, _ := strconv.Atoi(os.Getenv(ownerSpares)); n > 0 && os.Getenv(ownerTier) != "restricted" {
+		warm(t, box, runtimeOf(t, box, "node"), n)
+	}
 	fmt.Printf("\n%s\n", call(t, box, "i1", "/"))
 	io.Copy(io.Discard, os.Stdin) // until it is killed
 }
 
 // killOwner runs a box on a directory in another process, kills that, and
 // returns the processes the box had started.
-func killOwner(t *testing.T, dir, tier string) []process {
+func killOwner(t *testing.T, dir, tier string, spares int) []process {
 	t.Helper()
 	owner := exec.Command(os.Args[0], "-test.run=^TestOwnerProcess$")
-	owner.Env = append(os.Environ(), ownerDir+"="+dir, ownerTier+"="+tier)
+	owner.Env = append(os.Environ(), ownerDir+"="+dir, ownerTier+"="+tier, ownerSpares+"="+strconv.Itoa(spares))
 	in, err := owner.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -305,7 +308,7 @@ func TestDeadOwnerIsReaped(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			all := killOwner(t, dir, "none")
+			all := killOwner(t, dir, "none", 0)
 			i := slices.IndexFunc(all, func(p process) bool { return strings.HasPrefix(p.args, "sleep ") })
 			records, _ := filepath.Glob(filepath.Join(dir, "run", "*.json"))
 			if !alive(t, all[i]) || len(records) != 1 {
@@ -332,7 +335,7 @@ func TestConfinedDieWithTheirOwner(t *testing.T) {
 			dir := t.TempDir()
 			requireTier(t, tier)
 			runtimeOf(t, open(t, "node"), "node")
-			dies(t, killOwner(t, dir, tier)...)
+			dies(t, killOwner(t, dir, tier, 2)...)
 			openAt(t, dir, "node")
 			if left, err := os.ReadDir(filepath.Join(dir, "run")); err != nil || len(left) > 0 {
 				t.Errorf("left %v, %v", left, err)

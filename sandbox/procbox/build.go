@@ -33,6 +33,9 @@ func (b *Box) Build(ctx context.Context, spec sandbox.BuildSpec, logs io.Writer)
 	if err != nil {
 		return sandbox.BuildResult{}, err
 	}
+	if spec.Network, err = b.network(spec.Network, b.cfg.BuildNetwork); err != nil {
+		return sandbox.BuildResult{}, fmt.Errorf("procbox: build %s: %w", spec.ID, err)
+	}
 	failure, err := b.build(ctx, t, spec, logs)
 	if ctx.Err() != nil {
 		return sandbox.BuildResult{}, ctx.Err()
@@ -165,6 +168,6 @@ func (w workshop) plan(c harness.Command) (confine.Plan, error) {
 	return confine.Plan{
 		Args: append([]string{path}, c.Args[1:]...), Env: list(env), Dir: c.Dir, Temp: w.temp, Mark: mark(w.scratch),
 		Binds:   append(append(w.tool.shown(), confine.Bind{Source: w.spec.Dir, Target: codeDir, Writable: true, Owned: true}), w.binds...),
-		Network: w.box.cfg.BuildNetwork == "host", Build: true, Memory: w.spec.Memory, CPUs: w.spec.CPUs,
+		Network: w.spec.Network == sandbox.NetworkHost, Build: true, Memory: w.spec.Memory, CPUs: w.spec.CPUs,
 	}, nil
 }

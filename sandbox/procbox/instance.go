@@ -31,8 +31,9 @@ type instance struct {
 	output  tail
 	dead    chan struct{} // closed when the process group is gone and nothing is left
 
-	ready bool        // the harness is; what comes next is user code
-	bound atomic.Bool // calls may come
+	spareOf spareKey    // if it was started as a spare
+	ready   bool        // the harness is; what comes next is user code
+	bound   atomic.Bool // calls may come
 
 	mu     sync.Mutex
 	ending bool   // the Box ends it
@@ -62,17 +63,28 @@ func (b *Box) Start(ctx context.Context, spec sandbox.Spec) (sandbox.Instance, e
 			return sandbox.Instance{}, &sandbox.LoadError{Reason: why}
 		}
 	}
+	if spec.Network, err = b.network(spec.Network, b.cfg.Network); err != nil {
+		return sandbox.Instance{}, fmt.Errorf("procbox: start %s: %w", spec.Runtime, err)
+	}
 	ctx, cancel := b.within(ctx)
 	defer cancel()
+	defer b.refillSoon()
 	began := time.Now()
-	i, err := b.launch(t, spec)
+	i, err := b.fromSpare(ctx, t, spec)
+	spare := i != nil
+	if !spare && err == nil {
+		i, err = b.fresh(ctx, t, spec)
+	}
 	if none := (*fs.PathError)(nil); t.lang.web && errors.As(err, &none) && none.Op == "fork/exec" {
 		err = &sandbox.LoadError{Reason: none.Err.Error()}
 	}
-	if err != nil {
+	if i == nil {
 		return sandbox.Instance{}, fmt.Errorf("procbox: start %s: %w", spec.Runtime, err)
 	}
-	if err := b.bind(ctx, i, spec); err != nil {
+	if err == nil {
+		err = b.bind(ctx, i, spec)
+	}
+	if err != nil {
 		if i.conn == nil || i.conn.Err() == nil {
 			b.end(i, "") // else it ends by itself, and then it is known how
 		}
@@ -85,7 +97,7 @@ func (b *Box) Start(ctx context.Context, spec sandbox.Spec) (sandbox.Instance, e
 		}
 		return sandbox.Instance{}, fmt.Errorf("procbox: start %s: %w", spec.Runtime, err)
 	}
-	b.log.Debug("instance started", "instance", spec.ID, "function", spec.Function, "runtime", spec.Runtime, "took", time.Since(began))
+	b.log.Debug("instance started", "instance", spec.ID, "function", spec.Function, "runtime", spec.Runtime, "spare", spare, "took", time.Since(began))
 	return i.info, nil
 }
 
@@ -96,21 +108,41 @@ func (b *Box) within(ctx context.Context) (context.Context, context.CancelFunc) 
 	return ctx, func() { stop(); cancel() }
 }
 
-// launch starts the process with its harness.
-func (b *Box) launch(t tool, spec sandbox.Spec) (*instance, error) {
+// fresh starts an instance without a spare, as soon as it is its turn.
+func (b *Box) fresh(ctx context.Context, t tool, spec sandbox.Spec) (*instance, error) {
+	done, err := b.takeTurn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	i, err := b.launch(t, spec, nil)
+	if err != nil {
+		return nil, err
+	}
+	if err = i.greet(ctx); err == nil {
+		b.note(func(s *spares) { s.failed[spareKey{t.runtime.ID, spec.Network}] = 0 })
+	}
+	return i, err
+}
+
+func info(t tool, spec sandbox.Spec) sandbox.Instance {
+	i := sandbox.Instance{
+		ID: spec.ID, Project: spec.Project, Function: spec.Function, Deployment: spec.Deployment, Concurrency: spec.Concurrency,
+	}
+	if i.Concurrency <= 0 {
+		i.Concurrency = t.runtime.Concurrency
+	}
+	return i
+}
+
+// launch starts the process with its harness; spare: as a spare of that kind.
+func (b *Box) launch(t tool, spec sandbox.Spec, spare *spareKey) (*instance, error) {
 	scratch, err := b.state.scratch()
 	if err != nil {
 		return nil, err
 	}
 	i := &instance{
-		lang: t.lang, scratch: scratch, dead: make(chan struct{}), memory: spec.Memory, env: b.baseEnv(t, scratch),
-		info: sandbox.Instance{
-			ID: spec.ID, Project: spec.Project, Function: spec.Function, Deployment: spec.Deployment,
-			Concurrency: spec.Concurrency,
-		},
-	}
-	if i.info.Concurrency <= 0 {
-		i.info.Concurrency = t.runtime.Concurrency
+		lang: t.lang, scratch: scratch, dead: make(chan struct{}), memory: spec.Memory, env: b.baseEnv(t, scratch), info: info(t, spec),
 	}
 	if t.lang.file == "" {
 		i.env = overlay(i.env, spec.Env)
@@ -118,7 +150,14 @@ func (b *Box) launch(t tool, spec sandbox.Spec) (*instance, error) {
 	if t.lang.web {
 		i.env = overlay(i.env, inherited)
 	}
-	p, err := b.plan(t, spec, i)
+	if spare != nil {
+		i.spareOf = *spare
+		spec.Dir, err = i.lateDir()
+	}
+	var p confine.Plan
+	if err == nil {
+		p, err = b.plan(t, spec, i)
+	}
 	if err == nil {
 		err = b.run(i, p)
 	}
@@ -128,11 +167,26 @@ func (b *Box) launch(t tool, spec sandbox.Spec) (*instance, error) {
 	return i, nil
 }
 
+// lateDir makes the directory in which a spare's code may come to lie.
+func (i *instance) lateDir() (string, error) {
+	dir := filepath.Join(i.scratch, "code")
+	return dir, os.Mkdir(dir, 0o700)
+}
+
+// spare reports whether the instance was started as one.
+func (i *instance) spare() bool { return i.spareOf.runtime != "" }
+
 // plan says what an instance runs and sees.
 func (b *Box) plan(t tool, spec sandbox.Spec, i *instance) (confine.Plan, error) {
 	p := confine.Plan{
-		Env: list(i.env), Dir: i.scratch, Mark: mark(i.scratch), Memory: spec.Memory, CPUs: spec.CPUs, Network: b.cfg.Network == "host",
-		Binds: append(t.shown(), confine.Bind{Source: spec.Dir, Target: codeDir, Owned: true}),
+		Env: list(i.env), Dir: i.scratch, Mark: mark(i.scratch), Memory: spec.Memory, CPUs: spec.CPUs, Network: spec.Network == sandbox.NetworkHost,
+		Binds: t.shown(),
+	}
+	if i.spare() {
+		p.Late, p.Env = codeDir, append(p.Env, "FNKIT_REHEARSE=1")
+	}
+	if !i.spare() || !b.host.ShowsLate() {
+		p.Binds = append(p.Binds, confine.Bind{Source: spec.Dir, Target: codeDir, Owned: true})
 	}
 	if b.confines() {
 		p.Dir = i.env["HOME"]
@@ -275,16 +329,22 @@ func (i *instance) launch(host *os.File) error {
 	return nil
 }
 
+// greet waits until the harness is ready.
+func (i *instance) greet(ctx context.Context) error {
+	if i.web != nil {
+		return ctx.Err()
+	}
+	_, err := i.conn.Ready(ctx)
+	i.ready = err == nil
+	return err
+}
+
 // bind has the harness load the function's code.
 func (b *Box) bind(ctx context.Context, i *instance, spec sandbox.Spec) error {
 	if i.web != nil {
 		i.bound.Store(true)
 		return ctx.Err()
 	}
-	if _, err := i.conn.Ready(ctx); err != nil {
-		return err
-	}
-	i.ready = true
 	bound, err := i.conn.Bind(ctx, frame.Bind{
 		Root: b.at(spec.Dir, codeDir), Entrypoint: spec.Entrypoint, Env: overlay(i.env, spec.Env), Workers: i.info.Concurrency,
 	})

@@ -46,7 +46,7 @@ func (b *Box) job(cmd *exec.Cmd, p confine.Plan) (*job, error) {
 		return &job{cmd: cmd}, nil
 	}
 	p.Processes, p.Files, p.FileSize = maxProcesses, maxOpenFiles, maxFileSize
-	if p.TempSize = max(leastTemp, p.Memory/2); p.Temp != "" {
+	if p.TempSize = tempSize(p.Memory); p.Temp != "" {
 		p.TempSize = 0
 	}
 	for _, path := range b.cfg.ReadOnly {
@@ -59,6 +59,9 @@ func (b *Box) job(cmd *exec.Cmd, p confine.Plan) (*job, error) {
 	}
 	return &job{cmd, cell}, nil
 }
+
+// tempSize is how much an instance can write that may use so much memory.
+func tempSize(memory int64) int64 { return max(leastTemp, memory/2) }
 
 func (j *job) start() error {
 	if j.cell != nil {

@@ -74,8 +74,11 @@ type Box struct {
 
 	mu        sync.Mutex
 	instances map[string]*instance
+	spares    spares
 	closed    bool
-	active    sync.WaitGroup // starts, builds, and processes that are not reaped
+	active    sync.WaitGroup // starts, builds, fills, and processes that are not reaped
+
+	turns chan struct{} // one for each process that starts
 }
 
 var _ sandbox.Driver = (*Box)(nil)
@@ -116,7 +119,7 @@ func New(cfg Config) (*Box, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("procbox: isolation: %w", err), st.close())
 	}
-	b := &Box{cfg: cfg, log: cfg.Logger, state: st, host: host, instances: map[string]*instance{}}
+	b := &Box{cfg: cfg, log: cfg.Logger, state: st, host: host, instances: map[string]*instance{}, spares: newSpares(), turns: make(chan struct{}, turns)}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	b.tools = sync.OnceValue(func() []tool { return slices.DeleteFunc(findTools(b.ctx, cfg), b.cannotRun) })
 	return b, nil
@@ -151,12 +154,14 @@ func (c Config) check() error {
 func (b *Box) Capabilities(context.Context) (sandbox.Capabilities, error) {
 	c := sandbox.Capabilities{
 		Driver: "procbox", Isolation: b.host.Isolation(), Limits: append(b.host.Limits(), "wall"), Notes: b.host.Notes(),
+		Networks: b.networks(b.cfg.Network),
 	}
 	if !b.confines() {
 		c.Notes = append(c.Notes, "isolation: instances are plain processes of the host's user; run only trusted code")
 	}
 	found := map[string]bool{}
 	for _, t := range b.tools() {
+		t.runtime.Spares = b.spared(t)
 		c.Runtimes = append(c.Runtimes, t.runtime)
 		found[t.lang.key] = true
 	}
@@ -190,6 +195,29 @@ func (b *Box) Commands() (all []Command) {
 
 // cannotRun reports whether the isolation that was reached keeps a tool from starting.
 func (b *Box) cannotRun(t tool) bool { return t.lang.proc && b.confines() && !b.host.Namespaces() }
+
+// networks are the policies that the Box can enforce for what its configuration allows most.
+func (b *Box) networks(most string) []sandbox.Network {
+	switch {
+	case !b.confines():
+		return []sandbox.Network{sandbox.NetworkHost}
+	case most == "host":
+		return []sandbox.Network{sandbox.NetworkNone, sandbox.NetworkHost}
+	}
+	return []sandbox.Network{sandbox.NetworkNone}
+}
+
+// network returns the policy that is asked for, within what is allowed.
+func (b *Box) network(asked sandbox.Network, most string) (sandbox.Network, error) {
+	all := b.networks(most)
+	if asked == sandbox.NetworkDefault {
+		return all[len(all)-1], nil
+	}
+	if !slices.Contains(all, asked) {
+		return "", fmt.Errorf("network %q: %w", asked, sandbox.ErrNetwork)
+	}
+	return asked, nil
+}
 
 func (c Config) wants(key string) bool {
 	return len(c.Languages) == 0 || slices.Contains(c.Languages, key)
@@ -228,7 +256,7 @@ func (b *Box) Close() error {
 	b.mu.Lock()
 	first := !b.closed
 	b.closed = true
-	all := slices.Collect(maps.Values(b.instances))
+	all := slices.AppendSeq(slices.Collect(maps.Values(b.instances)), maps.Keys(b.spares.unbound))
 	b.mu.Unlock()
 	b.cancel()
 	for _, i := range all {

@@ -17,11 +17,22 @@ func (b *Box) admit(i *instance) error {
 	if b.closed {
 		return errClosed
 	}
-	if _, taken := b.instances[i.info.ID]; taken {
-		return fmt.Errorf("instance %q exists already", i.info.ID)
+	if i.spare() {
+		b.spares.unbound[i] = i.spareOf
+	} else if err := b.free(i.info.ID); err != nil {
+		return err
+	} else {
+		b.instances[i.info.ID] = i
 	}
-	b.instances[i.info.ID] = i
 	b.active.Add(1)
+	return nil
+}
+
+// free reports that an instance's id is not taken. The Box's mutex is held.
+func (b *Box) free(id string) error {
+	if _, taken := b.instances[id]; taken {
+		return fmt.Errorf("instance %q exists already", id)
+	}
 	return nil
 }
 
@@ -33,6 +44,7 @@ func (b *Box) remove(i *instance) {
 	if b.instances[i.info.ID] == i {
 		delete(b.instances, i.info.ID)
 	}
+	b.spares.retire(i)
 }
 
 // end takes an instance out of service and kills its processes. why says
@@ -64,7 +76,7 @@ func (b *Box) watch(i *instance) {
 	}
 	why := i.crash
 	i.mu.Unlock()
-	b.remove(i)
+	b.remove(i) // nobody can make it an instance after this
 	i.hangUp(nil)
 	if err := errors.Join(i.job.close(), b.state.release(i.scratch)); err != nil {
 		b.log.Warn("remove what is left of an instance", "instance", i.info.ID, "error", err)
@@ -73,6 +85,9 @@ func (b *Box) watch(i *instance) {
 		b.log.Warn("instance died", "instance", i.info.ID, "function", i.info.Function, "why", why)
 	}
 	close(i.dead)
+	if i.spare() {
+		b.refill() // it may have died waiting
+	}
 }
 
 // watchChannel kills the process when its channel is closed or abused.

@@ -70,6 +70,48 @@ func (s *suite) instances(t *testing.T) {
 		s.get(t, id, "/hello")
 	})
 	s.test(t, "memory", s.memory, "alloc")
+	s.test(t, "warm", func(t *testing.T) {
+		for _, n := range []int{2, 1} {
+			if err := s.Driver.Warm(t.Context(), s.Runtime, n); err != nil {
+				t.Errorf("warm %d: %v", n, err)
+			}
+			// Whether a spare is ready yet or not.
+			first, second := s.start(t), s.start(t)
+			for _, id := range []string{first, second, first} {
+				if status := s.get(t, id, "/hello").status; status != 200 {
+					t.Errorf("status %d", status)
+				}
+			}
+		}
+		if err := s.Driver.Warm(t.Context(), s.Runtime, 0); err != nil {
+			t.Errorf("warm 0: %v", err)
+		}
+		if err := s.Driver.Warm(t.Context(), "cobol-60", 1); !errors.Is(err, sandbox.ErrRuntime) {
+			t.Errorf("warm: %v, want ErrRuntime", err)
+		}
+	})
+	s.test(t, "network", func(t *testing.T) {
+		c, err := s.Driver.Capabilities(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, network := range append(c.Networks, "carrier pigeon") {
+			spec := s.spec()
+			spec.Network = network
+			if network != "carrier pigeon" {
+				s.startSpec(t, spec)
+				continue
+			}
+			if _, err := s.Driver.Start(t.Context(), spec); !errors.Is(err, sandbox.ErrNetwork) {
+				t.Errorf("start with network %q: %v, want ErrNetwork", network, err)
+			}
+			build := s.buildSpec(s.copy(t), "")
+			build.Network = network
+			if _, err := s.Driver.Build(t.Context(), build, newLines()); !errors.Is(err, sandbox.ErrNetwork) {
+				t.Errorf("build with network %q: %v, want ErrNetwork", network, err)
+			}
+		}
+	})
 	s.test(t, "many", func(t *testing.T) {
 		var starts sync.WaitGroup
 		for range 4 {

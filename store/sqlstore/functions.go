@@ -2,7 +2,9 @@ package sqlstore
 
 import (
 	"context"
-	"slices"
+	"fmt"
+
+	"github.com/uptrace/bun"
 
 	"github.com/fnkit/fnkit/store"
 )
@@ -42,19 +44,27 @@ func (r records) FunctionRevision(ctx context.Context, project, id string) (revi
 	return revision, failed("read revision", err)
 }
 
-// Listeners implements store.Functions. It reads the project's functions that
-// listen to anything, which an index knows, and compares their lists.
+// Listeners implements store.Functions. Triggers keep what functions listen to in a
+// table of their own, project and event as one topic: a planner that takes all of a
+// project for few would read that. Functions are found by their keys one by one, and
+// then taken by their sequence, whatever it thinks of a join.
 func (r records) Listeners(ctx context.Context, project string, names []string) ([]store.Function, error) {
+	if len(names) == 0 {
+		return nil, nil
+	}
+	topics := make([]string, len(names))
+	for i, name := range names {
+		topics[i] = project + "/" + name
+	}
+	found := fmt.Sprintf(r.s.dialect.in, "SELECT (SELECT g.seq FROM ?0 AS g WHERE g.project_id = l.project_id AND g.id = l.function_id) FROM ?1 AS l WHERE l.topic IN (?2)")
 	var rows []functionRow
 	err := r.r.NewSelect().Model(&rows).ModelTableExpr("? AS f", r.s.table("functions")).
-		Where("f.project_id = ? AND f.events <> '[]' AND f.enabled AND f.deployment <> ''", project).OrderExpr("f.seq").Scan(ctx)
+		Where(found, r.s.table("functions"), r.s.table("listens"), bun.List(topics)).
+		Where("f.enabled AND f.deployment <> ''").OrderExpr("f.seq").Scan(ctx)
 	if err != nil {
 		return nil, failed("find listeners", err)
 	}
-	listens := func(f store.Function) bool {
-		return slices.ContainsFunc(f.Events, func(event string) bool { return slices.Contains(names, event) })
-	}
-	return slices.DeleteFunc(convert(rows, (*functionRow).record), func(f store.Function) bool { return !listens(f) }), nil
+	return convert(rows, (*functionRow).record), nil
 }
 
 // UpdateFunction implements store.Functions.

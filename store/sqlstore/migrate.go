@@ -16,7 +16,7 @@ import (
 var migrations embed.FS
 
 // Version is the version of the tables that this package makes and works with.
-const Version = 5
+const Version = 6
 
 // ErrNewer: the tables were made by a version of this package that this one
 // cannot work beside.
@@ -158,8 +158,8 @@ func (r records) revert(ctx context.Context, m migration) error {
 
 // script executes the statements of a migration.
 func (r records) script(ctx context.Context, sql string) error {
-	sql = strings.NewReplacer(append([]string{"{{prefix}}", r.s.prefix}, r.s.dialect.types...)...).Replace(sql)
-	for statement := range strings.SplitSeq(sql, ";\n") {
+	sql = strings.ReplaceAll(strings.NewReplacer(r.s.dialect.types...).Replace(sql), "{{prefix}}", r.s.prefix)
+	for statement := range strings.SplitSeq(strings.ReplaceAll(sql, ";\n  ", "; "), ";\n") { // indented lines go on with a statement
 		if strings.TrimSpace(statement) == "" {
 			continue
 		}

@@ -46,6 +46,12 @@ func (q queue) NextDue(ctx context.Context) (time.Time, bool, error) {
 	return moment(at[0]), true, nil
 }
 
+// Depth implements store.Queue.
+func (q queue) Depth(ctx context.Context, now time.Time, max int) (n int, err error) {
+	err = q.r.NewRaw("SELECT count(*) FROM (SELECT 1 FROM ? WHERE ready_at <= ? ORDER BY ready_at LIMIT ?) AS due", q.s.table(q.name), millis(now), max).Scan(ctx, &n)
+	return n, failed("count due", err)
+}
+
 // dueRows are the rows that are due, the first due first. Of the parameters of
 // a claim, ?1 is the time, ?2 the end of the leases, ?3 the limit and ?4 the
 // cursor.

@@ -35,7 +35,11 @@ func (r records) AdvanceSchedule(ctx context.Context, project, id string, due, l
 
 // NextSchedule implements store.Schedules.
 func (r records) NextSchedule(ctx context.Context) (time.Time, bool, error) {
-	var at sql.NullInt64
-	err := r.r.NewRaw("SELECT min(next_run_at) FROM ? WHERE next_run_at IS NOT NULL", r.s.table("functions")).Scan(ctx, &at)
-	return moment(at.Int64), at.Valid, failed("next schedule", err)
+	var at []int64
+	// Not min(), for which a planner may read them all.
+	err := r.r.NewRaw("SELECT next_run_at FROM ? WHERE next_run_at IS NOT NULL ORDER BY next_run_at LIMIT 1", r.s.table("functions")).Scan(ctx, &at)
+	if err != nil || len(at) == 0 {
+		return time.Time{}, false, failed("next schedule", err)
+	}
+	return moment(at[0]), true, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"flag"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -23,7 +24,12 @@ import (
 	_ "github.com/fnkit/fnkit/store/sqlstore/sqlite"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(postgrestest.Main(m)) }
+func TestMain(m *testing.M) {
+	if err := flag.Set("rapid.checks", "40"); err != nil { // the default here: some seconds
+		panic(err)
+	}
+	goleak.VerifyTestMain(postgrestest.Main(m))
+}
 
 // database is an empty one, as a host may have it.
 type database struct {

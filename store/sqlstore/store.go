@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"regexp"
 	"sync"
+	"time"
 
 	"github.com/uptrace/bun"
 
@@ -94,6 +95,18 @@ func (s *Store) Ping(ctx context.Context) error {
 	}
 	_, err := s.db.ExecContext(ctx, "UPDATE ? SET version = version WHERE version < 0", s.table("migrations"))
 	return failed("ping", err)
+}
+
+var _ store.Clock = (*Store)(nil)
+
+// Now implements store.Clock, on Postgres.
+func (s *Store) Now(ctx context.Context) (now time.Time, ok bool, err error) {
+	if s.dialect.now == "" {
+		return now, false, nil
+	}
+	var at int64
+	err = s.db.NewRaw(s.dialect.now).Scan(ctx, &at)
+	return time.UnixMicro(at).UTC(), err == nil, failed("now", err)
 }
 
 // Close implements store.Store.

@@ -41,8 +41,16 @@ func (s *suite) queue() {
 	if s.must(err); !ok || next.After(past(1)) {
 		s.Errorf("next due %s, %v", next, ok)
 	}
+	for max, want := range map[int]int{10: 2, 1: 1} {
+		if n, err := s.Runs().Depth(s.ctx, past(10), max); err != nil || n != want {
+			s.Errorf("%d are due, %v; up to %d: want %d", n, err, max, want)
+		}
+	}
 	rows := s.claim(past(10), past(40), 10)
 	s.same("claimed", ids(rows), []string{"due1", "due2"})
+	if n, err := s.Runs().Depth(s.ctx, past(10), 10); err != nil || n != 0 {
+		s.Errorf("%d are due after a claim, %v", n, err)
+	}
 	for _, c := range rows {
 		if c.Row.Status != store.ExecutionProcessing || c.Row.Attempt != 1 || c.Lease.Attempt != 1 || !c.Row.ReadyAt.Equal(past(40)) || string(c.Row.Payload) != "sealed "+c.Row.ID {
 			s.Errorf("claimed %+v", c)

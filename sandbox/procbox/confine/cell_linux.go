@@ -25,8 +25,11 @@ type Cell struct {
 	theirs  []*os.File
 	group   *group
 	user    *identity
-	failure string
 	over    sync.Once
+
+	mu      sync.Mutex // guards what init says, and the cell's end
+	failure string
+	closed  bool
 }
 
 // identity is a user that programs of the Host run as, one after the other.
@@ -55,6 +58,11 @@ func (h *Host) Confine(cmd *exec.Cmd, p Plan) (_ *Cell, err error) {
 		if c.group, err = h.groups.make(p); err != nil {
 			return nil, err
 		}
+		if p.Late != "" {
+			if err = c.group.rest(); err != nil {
+				return nil, err
+			}
+		}
 	}
 	if h.Namespaces() {
 		if err := p.makePoints(); err != nil {
@@ -72,13 +80,16 @@ func (h *Host) Confine(cmd *exec.Cmd, p Plan) (_ *Cell, err error) {
 		return nil, err
 	}
 	c.control, c.theirs = host, append(c.theirs, child)
-	cmd.Path, cmd.Args, cmd.Env, cmd.Err = fmt.Sprintf("/proc/self/fd/%d", h.image.Fd()), []string{"fnkit-init"}, []string{p.Mark}, nil
+	cmd.Args, cmd.Env, cmd.Err = []string{"fnkit-init"}, []string{p.Mark}, nil
 	cmd.Dir, cmd.SysProcAttr = "", &syscall.SysProcAttr{Setpgid: true}
 	cmd.ExtraFiles = []*os.File{p.Channel, child, config}
 	if o.owners {
 		cmd.ExtraFiles = append(cmd.ExtraFiles, c.user.owners)
 	}
-	cmd.ExtraFiles = append(cmd.ExtraFiles, c.group.files()...)
+	// The image goes along: under the number that it has here, the child may have
+	// something else by the time it executes it.
+	cmd.ExtraFiles = append(append(cmd.ExtraFiles, c.group.files()...), h.image)
+	cmd.Path = fmt.Sprintf("/proc/self/fd/%d", 2+len(cmd.ExtraFiles))
 	return c, nil
 }
 
@@ -109,7 +120,7 @@ func (h *Host) orders(p Plan, c *Cell) orders {
 		o.namespaces |= unix.CLONE_NEWUSER
 		o.uid, o.gid = innerUID, innerUID
 	}
-	o.mounts = h.mounts(p, o.uid, o.gid)
+	o.mounts, o.late = h.mounts(p, o.uid, o.gid), p.Late
 	return o
 }
 
@@ -221,19 +232,22 @@ func (c *Cell) Kill() {
 // Failure says, once the command has ended, why the program was not started; it
 // is empty if it was.
 func (c *Cell) Failure() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.receive()
 	return c.failure
 }
 
 // receive takes what init has sent: the namespace of owners that it made, and
-// what failed.
-func (c *Cell) receive() {
+// what failed. It reports whether there was anything. c.mu is held.
+func (c *Cell) receive() (any bool) {
 	for {
 		line, rights := make([]byte, 512), make([]byte, unix.CmsgSpace(4))
 		n, r, _, _, err := unix.Recvmsg(int(c.control.Fd()), line, rights, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
 		if err != nil || n <= 0 {
-			return
+			return any
 		}
+		any = true
 		c.takeOwners(rights[:r])
 		number, what, _ := strings.Cut(strings.TrimSpace(string(line[:n])), " ")
 		if errno, err := strconv.Atoi(number); err == nil {
@@ -266,6 +280,9 @@ func (c *Cell) OutOfMemory() bool { return c.group.outOfMemory() }
 // Close removes what is left of the cell. The command must have ended, or never
 // been started.
 func (c *Cell) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
 	c.closeTheirs()
 	if c.control != nil {
 		c.receive()

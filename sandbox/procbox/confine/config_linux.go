@@ -26,6 +26,7 @@ type orders struct {
 	hostname   string
 	root       string
 	directory  string
+	late       string
 	limits     []limit
 	mounts     []mount
 	rules      []rule
@@ -52,7 +53,7 @@ func (o orders) encode() ([]byte, error) {
 	binary.Write(&b, binary.LittleEndian, o.filter)
 	w := words{b: &b}
 	w.number(o.namespaces, o.uid, o.gid, toInt(o.network), toInt(o.owners), toInt(o.born), o.groups)
-	w.text(o.hostname, o.root, o.directory)
+	w.text(o.hostname, o.root, o.directory, o.late)
 	w.number(len(o.limits))
 	for _, l := range o.limits {
 		w.number(l.resource)

@@ -66,6 +66,13 @@ type Plan struct {
 	Network bool     // the host's
 	Build   bool     // it may change the metadata of files, at any tier
 
+	// Late is for a program that is started before it is known for whom: the path in its
+	// file tree at which Complete shows a directory, or, where a bind is there
+	// already, that path. Memory and CPUs are Complete's to limit then, and until then
+	// it has only the CPU time that others leave, where there are resource groups. It
+	// needs a file tree of its own. Empty: all is known.
+	Late string
+
 	Memory int64 // bytes; 0: unlimited
 	// Reserved is how much memory the program reserves without using it. It is not counted
 	// where only reservations can be limited.
@@ -74,6 +81,16 @@ type Plan struct {
 	Processes int     // and threads; 0: unlimited
 	FileSize  int64   // bytes of one file; 0: unlimited
 	Files     int     // open at once; 0: the host's limit
+}
+
+// Late is what a program gets later; see [Cell.Complete].
+type Late struct {
+	// Dir is a directory of the host, to be shown read-only and as the program's own at
+	// Plan.Late. Empty: none.
+	Dir      string
+	TempSize int64   // bytes of its file systems in memory
+	Memory   int64   // bytes; 0: unlimited
+	CPUs     float64 // 0: unlimited
 }
 
 // Bind shows a file or directory of the host.

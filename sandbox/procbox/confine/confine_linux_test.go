@@ -86,10 +86,9 @@ func confined(t testing.TB, h *confine.Host, p confine.Plan) (r result) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
+	if r.err = c.Start(); r.err == nil {
+		r.err = cmd.Wait()
 	}
-	r.err = cmd.Wait()
 	r.out, r.failure, r.oom = out.String(), c.Failure(), c.OutOfMemory()
 	if err := c.Close(); err != nil {
 		t.Error(err)
@@ -696,5 +695,29 @@ func TestFallback(t *testing.T) {
 		if !strings.Contains(r.out, want) {
 			t.Errorf("no %q in\n%s%v", want, r.out, r.err)
 		}
+	}
+}
+
+// TestAnyDescriptor starts programs with a channel of every number around a hundred:
+// what the child makes of it must not come to lie where init is.
+func TestAnyDescriptor(t *testing.T) {
+	t.Parallel()
+	h := openAt(t, t.TempDir(), sandbox.IsolationFull)
+	null, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	for n := 95; n < 120; n++ {
+		fd, err := unix.FcntlInt(null.Fd(), unix.F_DUPFD_CLOEXEC, n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := plan(t, "ls /proc/self/fd | wc -l")
+		p.Channel = os.NewFile(uintptr(fd), "channel")
+		if r := confined(t, h, p); r.err != nil || r.out != "5\n" {
+			t.Errorf("with descriptor %d: %+v", fd, r)
+		}
+		p.Channel.Close()
 	}
 }

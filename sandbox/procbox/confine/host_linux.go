@@ -248,6 +248,9 @@ func (h *Host) mounts(p Plan, uid, gid int) []mount {
 			mount{"dir", "", "/tmp/home", ""}, mount{"dir", "", "/tmp/shm", ""}, mount{"dir", "", "/tmp/tmp", ""},
 			mount{"bind", "tmp/home", Home, "w"}, mount{"bind", "tmp/shm", "/dev/shm", "w"}, mount{"bind", "tmp/tmp", "/tmp", "w"})
 	}
+	if p.Late != "" && !slices.ContainsFunc(p.Binds, func(b Bind) bool { return b.Target == p.Late }) {
+		all = append(all, mount{"dir", "", p.Late, ""})
+	}
 	for _, b := range p.Binds {
 		options := ""
 		if b.Writable {

@@ -21,13 +21,7 @@ func openImage() (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("memory for init: %w", err)
 	}
-	// A child's own descriptors must not take this number before it executes it.
-	high, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 100)
-	unix.Close(fd)
-	if err != nil {
-		return nil, fmt.Errorf("memory for init: %w", err)
-	}
-	f := os.NewFile(uintptr(high), "fnkit-init")
+	f := os.NewFile(uintptr(fd), "fnkit-init")
 	if _, err = f.Write(initProgram); err == nil {
 		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE)
 	}

@@ -22,6 +22,8 @@ func (h *Host) Isolation() sandbox.Isolation { return sandbox.IsolationNone }
 
 func (h *Host) Namespaces() bool { return false }
 
+func (h *Host) ShowsLate() bool { return false }
+
 func (h *Host) Limits() []string { return nil }
 
 func (h *Host) Notes() []string {
@@ -38,7 +40,10 @@ type Cell struct{}
 
 func (h *Host) Confine(*exec.Cmd, Plan) (*Cell, error) { return nil, errors.ErrUnsupported }
 
-func (c *Cell) Start() error      { return errors.ErrUnsupported }
+func (c *Cell) Start() error { return errors.ErrUnsupported }
+
+func (c *Cell) Complete(context.Context, Late) error { return errors.ErrUnsupported }
+
 func (c *Cell) Kill()             {}
 func (c *Cell) Failure() string   { return "" }
 func (c *Cell) OutOfMemory() bool { return false }

@@ -11,6 +11,10 @@
 // included: it replaces the harness's own. The harness then changes to root, loads
 // the code, and answers BOUND. It ends when the channel closes.
 //
+// A process that is started before it is known for whom has FNKIT_REHEARSE in its
+// environment: before READY the harness may then take the time to do what the first
+// call would wait for, and leaves nothing of it that user code could see.
+//
 // The process leads a process group of its own; workers stay in it. When the
 // instance ends, all of the group is killed at once, without warning.
 //

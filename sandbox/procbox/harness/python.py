@@ -867,12 +867,51 @@ def on_bind(b):
         function.load()
     except (LoadError, OSError) as e:
         error = str(e)
-    gc.collect()
     gc.freeze()
     channel.send(0, BOUND, 0, compact({"error": error}).encode())
 
 
+def rehearse():
+    """Runs a function of its own, of which nothing is sent, so that the first call is
+    not the one to wait for what is slow the first time."""
+    global function
+    dir = os.path.join(os.environ["TMPDIR"], "rehearsal")
+    file = os.path.join(dir, "main.py")
+    sent = queue.SimpleQueue()
+    channel.send = lambda *frame: sent.put(frame)
+    try:
+        os.mkdir(dir)
+        with open(file, "w") as f:
+            f.write("def main(context):\n    context.log('a')\n    print('b')\n    return context.res.json({'a': context.req.body_json})\n")
+        sys.dont_write_bytecode = True
+        function.root, function.entrypoint = dir, "main.py"
+        package = sys.modules["function"] = types.ModuleType("function")
+        package.__path__ = [dir]
+        function.load()
+        head = b'{"m":"POST","p":"/a?b=c","h":{"host":"localhost","content-type":"application/json"},"l":1}'
+        for id in range(1, 3):
+            on_call(id, END, struct.pack("<H", len(head)) + head + b'{"a":1}')
+            while sent.get(timeout=1)[1] != HEAD:
+                pass
+    finally:
+        del channel.send
+        function = Function()
+        for name in ("function", "function.main"):
+            sys.modules.pop(name, None)
+        sys.path_importer_cache.pop(dir, None)
+        sys.dont_write_bytecode = False
+        os.unlink(file)
+        os.rmdir(dir)
+        gc.collect()
+        gc.freeze()
+
+
 def serve():
+    if "FNKIT_REHEARSE" in os.environ:
+        try:
+            rehearse()
+        except Exception:
+            traceback.print_exc(file=sys.__stderr__)
     ready = {"protocol": 1, "version": platform.python_version()}
     channel.send(0, READY, 0, compact(ready).encode())
     for id, type, flags, payload in channel.frames():

@@ -5,16 +5,11 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/url"
 	"runtime"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect/pgdialect"
 
@@ -23,91 +18,6 @@ import (
 	"github.com/fnkit/fnkit/store/sqlstore/postgres"
 	"github.com/fnkit/fnkit/store/sqlstore/postgres/postgrestest"
 )
-
-// wire is a proxy in front of the server that can be cut.
-type wire struct {
-	listener net.Listener
-
-	mu    sync.Mutex
-	cut   bool
-	conns map[net.Conn]bool
-	done  sync.WaitGroup
-}
-
-// through returns a DSN that leads through a wire.
-func through(t *testing.T, dsn string) (*wire, string) {
-	t.Helper()
-	config, err := pgx.ParseConfig(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &wire{listener: listener, conns: map[net.Conn]bool{}}
-	network, address := pgconn.NetworkAddress(config.Host, config.Port)
-	w.done.Go(func() {
-		for {
-			c, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			w.done.Go(func() { w.carry(c, network, address) })
-		}
-	})
-	t.Cleanup(func() {
-		listener.Close()
-		w.set(true)
-		w.done.Wait()
-	})
-	host, port, err := net.SplitHostPort(listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return w, postgrestest.With(postgrestest.With(dsn, "host", host), "port", port)
-}
-
-func (w *wire) carry(c net.Conn, network, address string) {
-	defer c.Close()
-	s, err := net.Dial(network, address)
-	if err != nil {
-		return
-	}
-	defer s.Close()
-	if !w.hold(c, s) {
-		return
-	}
-	var both sync.WaitGroup
-	both.Go(func() { io.Copy(s, c); s.Close(); c.Close() })
-	both.Go(func() { io.Copy(c, s); s.Close(); c.Close() })
-	both.Wait()
-	w.mu.Lock()
-	delete(w.conns, c)
-	delete(w.conns, s)
-	w.mu.Unlock()
-}
-
-func (w *wire) hold(conns ...net.Conn) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, c := range conns {
-		w.conns[c] = true
-	}
-	return !w.cut
-}
-
-// set cuts the wire, with all connections through it, or mends it.
-func (w *wire) set(cut bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.cut = cut
-	if cut {
-		for c := range w.conns {
-			c.Close()
-		}
-	}
-}
 
 // calls are one call of each kind.
 func calls(ctx context.Context, s *sqlstore.Store) map[string]error {
@@ -144,10 +54,10 @@ func filled(t *testing.T, dsn string) *sqlstore.Store {
 // when it is back all goes on.
 func TestServerGone(t *testing.T) {
 	t.Parallel()
-	w, dsn := through(t, postgrestest.DSN(t))
+	w, dsn := postgrestest.Through(t, postgrestest.DSN(t))
 	s := filled(t, dsn)
 	for range 2 {
-		w.set(true)
+		w.Cut(true)
 		for what, err := range calls(t.Context(), s) {
 			if !errors.Is(err, store.ErrUnavailable) {
 				t.Errorf("%s without a server: %v", what, err)
@@ -159,7 +69,7 @@ func TestServerGone(t *testing.T) {
 				other.Close()
 			}
 		}
-		w.set(false)
+		w.Cut(false)
 		for what, err := range calls(t.Context(), s) {
 			if err != nil {
 				t.Errorf("%s after the server is back: %v", what, err)
@@ -171,7 +81,7 @@ func TestServerGone(t *testing.T) {
 // TestWakesEnd: hints end with the connection, and with the store.
 func TestWakesEnd(t *testing.T) {
 	t.Parallel()
-	w, dsn := through(t, postgrestest.DSN(t))
+	w, dsn := postgrestest.Through(t, postgrestest.DSN(t))
 	s := filled(t, dsn)
 	ends := func(wakes <-chan struct{}) {
 		t.Helper()
@@ -190,12 +100,12 @@ func TestWakesEnd(t *testing.T) {
 	if err != nil || wakes == nil {
 		t.Fatalf("%v, %v", wakes, err)
 	}
-	w.set(true)
+	w.Cut(true)
 	ends(wakes)
 	if _, err := s.Wakes(t.Context()); !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("without a server: %v", err)
 	}
-	w.set(false)
+	w.Cut(false)
 	if wakes, err = s.Wakes(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -211,18 +121,18 @@ func TestWakesEnd(t *testing.T) {
 // TestServerGoneInATransaction: nothing of it is there.
 func TestServerGoneInATransaction(t *testing.T) {
 	t.Parallel()
-	w, dsn := through(t, postgrestest.DSN(t))
+	w, dsn := postgrestest.Through(t, postgrestest.DSN(t))
 	s := filled(t, dsn)
 	err := s.InTx(t.Context(), func(ctx context.Context, tx store.Tx) error {
 		tx.AfterCommit(func() { t.Error("AfterCommit ran without a commit") })
 		_, err := tx.CreateFunction(ctx, store.Function{Project: "p", ID: "lost"})
-		w.set(true)
+		w.Cut(true)
 		return err
 	})
 	if !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("the commit: %v", err)
 	}
-	w.set(false)
+	w.Cut(false)
 	if _, err := s.GetFunction(t.Context(), "p", "lost"); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("after a lost transaction: %v", err)
 	}

@@ -36,6 +36,7 @@ const (
 	Error_CANCELED  Error_Kind = 5
 	Error_DEADLINE  Error_Kind = 6
 	Error_BODY      Error_Kind = 7 // what the host said of the body of the request
+	Error_NETWORK   Error_Kind = 8
 )
 
 // Enum value maps for Error_Kind.
@@ -49,6 +50,7 @@ var (
 		5: "CANCELED",
 		6: "DEADLINE",
 		7: "BODY",
+		8: "NETWORK",
 	}
 	Error_Kind_value = map[string]int32{
 		"OTHER":     0,
@@ -59,6 +61,7 @@ var (
 		"CANCELED":  5,
 		"DEADLINE":  6,
 		"BODY":      7,
+		"NETWORK":   8,
 	}
 )
 
@@ -194,6 +197,7 @@ type CapabilitiesResponse struct {
 	Limits        []string               `protobuf:"bytes,4,rep,name=limits" json:"limits,omitempty"`
 	Runtimes      []*Runtime             `protobuf:"bytes,5,rep,name=runtimes" json:"runtimes,omitempty"`
 	Notes         []string               `protobuf:"bytes,6,rep,name=notes" json:"notes,omitempty"`
+	Networks      []string               `protobuf:"bytes,7,rep,name=networks" json:"networks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -270,6 +274,13 @@ func (x *CapabilitiesResponse) GetNotes() []string {
 	return nil
 }
 
+func (x *CapabilitiesResponse) GetNetworks() []string {
+	if x != nil {
+		return x.Networks
+	}
+	return nil
+}
+
 type Runtime struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id" json:"id,omitempty"`
@@ -284,6 +295,7 @@ type Runtime struct {
 	Commands      string                 `protobuf:"bytes,10,opt,name=commands" json:"commands,omitempty"`
 	Concurrency   int32                  `protobuf:"varint,11,opt,name=concurrency" json:"concurrency,omitempty"`
 	NativeLogs    string                 `protobuf:"bytes,12,opt,name=native_logs,json=nativeLogs" json:"native_logs,omitempty"`
+	Spares        bool                   `protobuf:"varint,13,opt,name=spares" json:"spares,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -402,6 +414,13 @@ func (x *Runtime) GetNativeLogs() string {
 	return ""
 }
 
+func (x *Runtime) GetSpares() bool {
+	if x != nil {
+		return x.Spares
+	}
+	return false
+}
+
 type BuildSpec struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id" json:"id,omitempty"`
@@ -412,6 +431,7 @@ type BuildSpec struct {
 	Env           map[string]string      `protobuf:"bytes,6,rep,name=env" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Cpus          float64                `protobuf:"fixed64,7,opt,name=cpus" json:"cpus,omitempty"`
 	Memory        int64                  `protobuf:"varint,8,opt,name=memory" json:"memory,omitempty"`
+	Network       string                 `protobuf:"bytes,9,opt,name=network" json:"network,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -500,6 +520,13 @@ func (x *BuildSpec) GetMemory() int64 {
 		return x.Memory
 	}
 	return 0
+}
+
+func (x *BuildSpec) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
 }
 
 type BuildRequest struct {
@@ -671,6 +698,7 @@ type Spec struct {
 	Cpus          float64                `protobuf:"fixed64,9,opt,name=cpus" json:"cpus,omitempty"`
 	Memory        int64                  `protobuf:"varint,10,opt,name=memory" json:"memory,omitempty"`
 	Concurrency   int32                  `protobuf:"varint,11,opt,name=concurrency" json:"concurrency,omitempty"`
+	Network       string                 `protobuf:"bytes,12,opt,name=network" json:"network,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -780,6 +808,13 @@ func (x *Spec) GetConcurrency() int32 {
 		return x.Concurrency
 	}
 	return 0
+}
+
+func (x *Spec) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
 }
 
 type StartRequest struct {
@@ -1479,6 +1514,102 @@ func (x *InvokeEnd) GetRetire() bool {
 	return false
 }
 
+type WarmRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Runtime       string                 `protobuf:"bytes,1,opt,name=runtime" json:"runtime,omitempty"`
+	N             int32                  `protobuf:"varint,2,opt,name=n" json:"n,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WarmRequest) Reset() {
+	*x = WarmRequest{}
+	mi := &file_driver_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WarmRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WarmRequest) ProtoMessage() {}
+
+func (x *WarmRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_driver_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WarmRequest.ProtoReflect.Descriptor instead.
+func (*WarmRequest) Descriptor() ([]byte, []int) {
+	return file_driver_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *WarmRequest) GetRuntime() string {
+	if x != nil {
+		return x.Runtime
+	}
+	return ""
+}
+
+func (x *WarmRequest) GetN() int32 {
+	if x != nil {
+		return x.N
+	}
+	return 0
+}
+
+type WarmResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Error         *Error                 `protobuf:"bytes,1,opt,name=error" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WarmResponse) Reset() {
+	*x = WarmResponse{}
+	mi := &file_driver_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WarmResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WarmResponse) ProtoMessage() {}
+
+func (x *WarmResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_driver_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WarmResponse.ProtoReflect.Descriptor instead.
+func (*WarmResponse) Descriptor() ([]byte, []int) {
+	return file_driver_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *WarmResponse) GetError() *Error {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
 type StopRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id" json:"id,omitempty"`
@@ -1488,7 +1619,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_driver_proto_msgTypes[19]
+	mi := &file_driver_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1500,7 +1631,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_driver_proto_msgTypes[19]
+	mi := &file_driver_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1513,7 +1644,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_driver_proto_rawDescGZIP(), []int{19}
+	return file_driver_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StopRequest) GetId() string {
@@ -1532,7 +1663,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_driver_proto_msgTypes[20]
+	mi := &file_driver_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1544,7 +1675,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_driver_proto_msgTypes[20]
+	mi := &file_driver_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1557,7 +1688,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_driver_proto_rawDescGZIP(), []int{20}
+	return file_driver_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *StopResponse) GetError() *Error {
@@ -1575,7 +1706,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_driver_proto_msgTypes[21]
+	mi := &file_driver_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1587,7 +1718,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_driver_proto_msgTypes[21]
+	mi := &file_driver_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1600,7 +1731,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_driver_proto_rawDescGZIP(), []int{21}
+	return file_driver_proto_rawDescGZIP(), []int{23}
 }
 
 type ListResponse struct {
@@ -1613,7 +1744,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_driver_proto_msgTypes[22]
+	mi := &file_driver_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1625,7 +1756,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_driver_proto_msgTypes[22]
+	mi := &file_driver_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1638,7 +1769,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_driver_proto_rawDescGZIP(), []int{22}
+	return file_driver_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListResponse) GetError() *Error {
@@ -1663,7 +1794,7 @@ type CloseRequest struct {
 
 func (x *CloseRequest) Reset() {
 	*x = CloseRequest{}
-	mi := &file_driver_proto_msgTypes[23]
+	mi := &file_driver_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1675,7 +1806,7 @@ func (x *CloseRequest) String() string {
 func (*CloseRequest) ProtoMessage() {}
 
 func (x *CloseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_driver_proto_msgTypes[23]
+	mi := &file_driver_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1688,7 +1819,7 @@ func (x *CloseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseRequest.ProtoReflect.Descriptor instead.
 func (*CloseRequest) Descriptor() ([]byte, []int) {
-	return file_driver_proto_rawDescGZIP(), []int{23}
+	return file_driver_proto_rawDescGZIP(), []int{25}
 }
 
 type CloseResponse struct {
@@ -1700,7 +1831,7 @@ type CloseResponse struct {
 
 func (x *CloseResponse) Reset() {
 	*x = CloseResponse{}
-	mi := &file_driver_proto_msgTypes[24]
+	mi := &file_driver_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1712,7 +1843,7 @@ func (x *CloseResponse) String() string {
 func (*CloseResponse) ProtoMessage() {}
 
 func (x *CloseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_driver_proto_msgTypes[24]
+	mi := &file_driver_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1725,7 +1856,7 @@ func (x *CloseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseResponse.ProtoReflect.Descriptor instead.
 func (*CloseResponse) Descriptor() ([]byte, []int) {
-	return file_driver_proto_rawDescGZIP(), []int{24}
+	return file_driver_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CloseResponse) GetError() *Error {
@@ -1739,11 +1870,11 @@ var File_driver_proto protoreflect.FileDescriptor
 
 const file_driver_proto_rawDesc = "" +
 	"\n" +
-	"\fdriver.proto\x12\x0ffnkit.driver.v1\"\xcf\x01\n" +
+	"\fdriver.proto\x12\x0ffnkit.driver.v1\"\xdc\x01\n" +
 	"\x05Error\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\x121\n" +
 	"\x05kinds\x18\x02 \x03(\x0e2\x1b.fnkit.driver.v1.Error.KindR\x05kinds\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"g\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"t\n" +
 	"\x04Kind\x12\t\n" +
 	"\x05OTHER\x10\x00\x12\b\n" +
 	"\x04GONE\x10\x01\x12\v\n" +
@@ -1752,15 +1883,17 @@ const file_driver_proto_rawDesc = "" +
 	"\x04LOAD\x10\x04\x12\f\n" +
 	"\bCANCELED\x10\x05\x12\f\n" +
 	"\bDEADLINE\x10\x06\x12\b\n" +
-	"\x04BODY\x10\a\"\x15\n" +
-	"\x13CapabilitiesRequest\"\xde\x01\n" +
+	"\x04BODY\x10\a\x12\v\n" +
+	"\aNETWORK\x10\b\"\x15\n" +
+	"\x13CapabilitiesRequest\"\xfa\x01\n" +
 	"\x14CapabilitiesResponse\x12,\n" +
 	"\x05error\x18\x01 \x01(\v2\x16.fnkit.driver.v1.ErrorR\x05error\x12\x16\n" +
 	"\x06driver\x18\x02 \x01(\tR\x06driver\x12\x1c\n" +
 	"\tisolation\x18\x03 \x01(\x05R\tisolation\x12\x16\n" +
 	"\x06limits\x18\x04 \x03(\tR\x06limits\x124\n" +
 	"\bruntimes\x18\x05 \x03(\v2\x18.fnkit.driver.v1.RuntimeR\bruntimes\x12\x14\n" +
-	"\x05notes\x18\x06 \x03(\tR\x05notes\"\xb2\x02\n" +
+	"\x05notes\x18\x06 \x03(\tR\x05notes\x12\x1a\n" +
+	"\bnetworks\x18\a \x03(\tR\bnetworks\"\xca\x02\n" +
 	"\aRuntime\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x12\n" +
@@ -1777,7 +1910,8 @@ const file_driver_proto_rawDesc = "" +
 	" \x01(\tR\bcommands\x12 \n" +
 	"\vconcurrency\x18\v \x01(\x05R\vconcurrency\x12\x1f\n" +
 	"\vnative_logs\x18\f \x01(\tR\n" +
-	"nativeLogs\"\x9e\x02\n" +
+	"nativeLogs\x12\x16\n" +
+	"\x06spares\x18\r \x01(\bR\x06spares\"\xb8\x02\n" +
 	"\tBuildSpec\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aruntime\x18\x02 \x01(\tR\aruntime\x12\x10\n" +
@@ -1788,7 +1922,8 @@ const file_driver_proto_rawDesc = "" +
 	"\bcommands\x18\x05 \x01(\tR\bcommands\x125\n" +
 	"\x03env\x18\x06 \x03(\v2#.fnkit.driver.v1.BuildSpec.EnvEntryR\x03env\x12\x12\n" +
 	"\x04cpus\x18\a \x01(\x01R\x04cpus\x12\x16\n" +
-	"\x06memory\x18\b \x01(\x03R\x06memory\x1a6\n" +
+	"\x06memory\x18\b \x01(\x03R\x06memory\x12\x18\n" +
+	"\anetwork\x18\t \x01(\tR\anetwork\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"V\n" +
@@ -1800,7 +1935,7 @@ const file_driver_proto_rawDesc = "" +
 	"\x03end\x18\x02 \x01(\v2\x19.fnkit.driver.v1.BuildEndR\x03end\"R\n" +
 	"\bBuildEnd\x12,\n" +
 	"\x05error\x18\x01 \x01(\v2\x16.fnkit.driver.v1.ErrorR\x05error\x12\x18\n" +
-	"\afailure\x18\x02 \x01(\tR\afailure\"\xf0\x02\n" +
+	"\afailure\x18\x02 \x01(\tR\afailure\"\x8a\x03\n" +
 	"\x04Spec\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aproject\x18\x02 \x01(\tR\aproject\x12\x1a\n" +
@@ -1817,7 +1952,8 @@ const file_driver_proto_rawDesc = "" +
 	"\x04cpus\x18\t \x01(\x01R\x04cpus\x12\x16\n" +
 	"\x06memory\x18\n" +
 	" \x01(\x03R\x06memory\x12 \n" +
-	"\vconcurrency\x18\v \x01(\x05R\vconcurrency\x1a6\n" +
+	"\vconcurrency\x18\v \x01(\x05R\vconcurrency\x12\x18\n" +
+	"\anetwork\x18\f \x01(\tR\anetwork\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"Q\n" +
@@ -1875,7 +2011,12 @@ const file_driver_proto_rawDesc = "" +
 	"\aaborted\x18\x03 \x01(\tR\aaborted\x12\x1b\n" +
 	"\ttimed_out\x18\x04 \x01(\bR\btimedOut\x12\x16\n" +
 	"\x06unsent\x18\x05 \x01(\bR\x06unsent\x12\x16\n" +
-	"\x06retire\x18\x06 \x01(\bR\x06retire\"\x1d\n" +
+	"\x06retire\x18\x06 \x01(\bR\x06retire\"5\n" +
+	"\vWarmRequest\x12\x18\n" +
+	"\aruntime\x18\x01 \x01(\tR\aruntime\x12\f\n" +
+	"\x01n\x18\x02 \x01(\x05R\x01n\"<\n" +
+	"\fWarmResponse\x12,\n" +
+	"\x05error\x18\x01 \x01(\v2\x16.fnkit.driver.v1.ErrorR\x05error\"\x1d\n" +
 	"\vStopRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"<\n" +
 	"\fStopResponse\x12,\n" +
@@ -1886,12 +2027,13 @@ const file_driver_proto_rawDesc = "" +
 	"\tinstances\x18\x02 \x03(\v2\x19.fnkit.driver.v1.InstanceR\tinstances\"\x0e\n" +
 	"\fCloseRequest\"=\n" +
 	"\rCloseResponse\x12,\n" +
-	"\x05error\x18\x01 \x01(\v2\x16.fnkit.driver.v1.ErrorR\x05error2\x9c\x04\n" +
+	"\x05error\x18\x01 \x01(\v2\x16.fnkit.driver.v1.ErrorR\x05error2\xe1\x04\n" +
 	"\x06Driver\x12[\n" +
 	"\fCapabilities\x12$.fnkit.driver.v1.CapabilitiesRequest\x1a%.fnkit.driver.v1.CapabilitiesResponse\x12J\n" +
 	"\x05Build\x12\x1d.fnkit.driver.v1.BuildRequest\x1a\x1e.fnkit.driver.v1.BuildResponse(\x010\x01\x12H\n" +
 	"\x05Start\x12\x1d.fnkit.driver.v1.StartRequest\x1a\x1e.fnkit.driver.v1.StartResponse(\x01\x12M\n" +
 	"\x06Invoke\x12\x1e.fnkit.driver.v1.InvokeRequest\x1a\x1f.fnkit.driver.v1.InvokeResponse(\x010\x01\x12C\n" +
+	"\x04Warm\x12\x1c.fnkit.driver.v1.WarmRequest\x1a\x1d.fnkit.driver.v1.WarmResponse\x12C\n" +
 	"\x04Stop\x12\x1c.fnkit.driver.v1.StopRequest\x1a\x1d.fnkit.driver.v1.StopResponse\x12C\n" +
 	"\x04List\x12\x1c.fnkit.driver.v1.ListRequest\x1a\x1d.fnkit.driver.v1.ListResponse\x12F\n" +
 	"\x05Close\x12\x1d.fnkit.driver.v1.CloseRequest\x1a\x1e.fnkit.driver.v1.CloseResponseBCZ:github.com/fnkit/fnkit/sandbox/pluginbox/internal/driverpb\x92\x03\x04\b\x02 \x03b\beditionsp\xe8\a"
@@ -1909,7 +2051,7 @@ func file_driver_proto_rawDescGZIP() []byte {
 }
 
 var file_driver_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_driver_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_driver_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_driver_proto_goTypes = []any{
 	(Error_Kind)(0),              // 0: fnkit.driver.v1.Error.Kind
 	(*Error)(nil),                // 1: fnkit.driver.v1.Error
@@ -1931,24 +2073,26 @@ var file_driver_proto_goTypes = []any{
 	(*Log)(nil),                  // 17: fnkit.driver.v1.Log
 	(*InvokeResponse)(nil),       // 18: fnkit.driver.v1.InvokeResponse
 	(*InvokeEnd)(nil),            // 19: fnkit.driver.v1.InvokeEnd
-	(*StopRequest)(nil),          // 20: fnkit.driver.v1.StopRequest
-	(*StopResponse)(nil),         // 21: fnkit.driver.v1.StopResponse
-	(*ListRequest)(nil),          // 22: fnkit.driver.v1.ListRequest
-	(*ListResponse)(nil),         // 23: fnkit.driver.v1.ListResponse
-	(*CloseRequest)(nil),         // 24: fnkit.driver.v1.CloseRequest
-	(*CloseResponse)(nil),        // 25: fnkit.driver.v1.CloseResponse
-	nil,                          // 26: fnkit.driver.v1.BuildSpec.EnvEntry
-	nil,                          // 27: fnkit.driver.v1.Spec.EnvEntry
+	(*WarmRequest)(nil),          // 20: fnkit.driver.v1.WarmRequest
+	(*WarmResponse)(nil),         // 21: fnkit.driver.v1.WarmResponse
+	(*StopRequest)(nil),          // 22: fnkit.driver.v1.StopRequest
+	(*StopResponse)(nil),         // 23: fnkit.driver.v1.StopResponse
+	(*ListRequest)(nil),          // 24: fnkit.driver.v1.ListRequest
+	(*ListResponse)(nil),         // 25: fnkit.driver.v1.ListResponse
+	(*CloseRequest)(nil),         // 26: fnkit.driver.v1.CloseRequest
+	(*CloseResponse)(nil),        // 27: fnkit.driver.v1.CloseResponse
+	nil,                          // 28: fnkit.driver.v1.BuildSpec.EnvEntry
+	nil,                          // 29: fnkit.driver.v1.Spec.EnvEntry
 }
 var file_driver_proto_depIdxs = []int32{
 	0,  // 0: fnkit.driver.v1.Error.kinds:type_name -> fnkit.driver.v1.Error.Kind
 	1,  // 1: fnkit.driver.v1.CapabilitiesResponse.error:type_name -> fnkit.driver.v1.Error
 	4,  // 2: fnkit.driver.v1.CapabilitiesResponse.runtimes:type_name -> fnkit.driver.v1.Runtime
-	26, // 3: fnkit.driver.v1.BuildSpec.env:type_name -> fnkit.driver.v1.BuildSpec.EnvEntry
+	28, // 3: fnkit.driver.v1.BuildSpec.env:type_name -> fnkit.driver.v1.BuildSpec.EnvEntry
 	5,  // 4: fnkit.driver.v1.BuildRequest.spec:type_name -> fnkit.driver.v1.BuildSpec
 	8,  // 5: fnkit.driver.v1.BuildResponse.end:type_name -> fnkit.driver.v1.BuildEnd
 	1,  // 6: fnkit.driver.v1.BuildEnd.error:type_name -> fnkit.driver.v1.Error
-	27, // 7: fnkit.driver.v1.Spec.env:type_name -> fnkit.driver.v1.Spec.EnvEntry
+	29, // 7: fnkit.driver.v1.Spec.env:type_name -> fnkit.driver.v1.Spec.EnvEntry
 	9,  // 8: fnkit.driver.v1.StartRequest.spec:type_name -> fnkit.driver.v1.Spec
 	1,  // 9: fnkit.driver.v1.StartResponse.error:type_name -> fnkit.driver.v1.Error
 	12, // 10: fnkit.driver.v1.StartResponse.instance:type_name -> fnkit.driver.v1.Instance
@@ -1959,29 +2103,32 @@ var file_driver_proto_depIdxs = []int32{
 	16, // 15: fnkit.driver.v1.InvokeResponse.head:type_name -> fnkit.driver.v1.Head
 	19, // 16: fnkit.driver.v1.InvokeResponse.end:type_name -> fnkit.driver.v1.InvokeEnd
 	1,  // 17: fnkit.driver.v1.InvokeEnd.error:type_name -> fnkit.driver.v1.Error
-	1,  // 18: fnkit.driver.v1.StopResponse.error:type_name -> fnkit.driver.v1.Error
-	1,  // 19: fnkit.driver.v1.ListResponse.error:type_name -> fnkit.driver.v1.Error
-	12, // 20: fnkit.driver.v1.ListResponse.instances:type_name -> fnkit.driver.v1.Instance
-	1,  // 21: fnkit.driver.v1.CloseResponse.error:type_name -> fnkit.driver.v1.Error
-	2,  // 22: fnkit.driver.v1.Driver.Capabilities:input_type -> fnkit.driver.v1.CapabilitiesRequest
-	6,  // 23: fnkit.driver.v1.Driver.Build:input_type -> fnkit.driver.v1.BuildRequest
-	10, // 24: fnkit.driver.v1.Driver.Start:input_type -> fnkit.driver.v1.StartRequest
-	15, // 25: fnkit.driver.v1.Driver.Invoke:input_type -> fnkit.driver.v1.InvokeRequest
-	20, // 26: fnkit.driver.v1.Driver.Stop:input_type -> fnkit.driver.v1.StopRequest
-	22, // 27: fnkit.driver.v1.Driver.List:input_type -> fnkit.driver.v1.ListRequest
-	24, // 28: fnkit.driver.v1.Driver.Close:input_type -> fnkit.driver.v1.CloseRequest
-	3,  // 29: fnkit.driver.v1.Driver.Capabilities:output_type -> fnkit.driver.v1.CapabilitiesResponse
-	7,  // 30: fnkit.driver.v1.Driver.Build:output_type -> fnkit.driver.v1.BuildResponse
-	11, // 31: fnkit.driver.v1.Driver.Start:output_type -> fnkit.driver.v1.StartResponse
-	18, // 32: fnkit.driver.v1.Driver.Invoke:output_type -> fnkit.driver.v1.InvokeResponse
-	21, // 33: fnkit.driver.v1.Driver.Stop:output_type -> fnkit.driver.v1.StopResponse
-	23, // 34: fnkit.driver.v1.Driver.List:output_type -> fnkit.driver.v1.ListResponse
-	25, // 35: fnkit.driver.v1.Driver.Close:output_type -> fnkit.driver.v1.CloseResponse
-	29, // [29:36] is the sub-list for method output_type
-	22, // [22:29] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	1,  // 18: fnkit.driver.v1.WarmResponse.error:type_name -> fnkit.driver.v1.Error
+	1,  // 19: fnkit.driver.v1.StopResponse.error:type_name -> fnkit.driver.v1.Error
+	1,  // 20: fnkit.driver.v1.ListResponse.error:type_name -> fnkit.driver.v1.Error
+	12, // 21: fnkit.driver.v1.ListResponse.instances:type_name -> fnkit.driver.v1.Instance
+	1,  // 22: fnkit.driver.v1.CloseResponse.error:type_name -> fnkit.driver.v1.Error
+	2,  // 23: fnkit.driver.v1.Driver.Capabilities:input_type -> fnkit.driver.v1.CapabilitiesRequest
+	6,  // 24: fnkit.driver.v1.Driver.Build:input_type -> fnkit.driver.v1.BuildRequest
+	10, // 25: fnkit.driver.v1.Driver.Start:input_type -> fnkit.driver.v1.StartRequest
+	15, // 26: fnkit.driver.v1.Driver.Invoke:input_type -> fnkit.driver.v1.InvokeRequest
+	20, // 27: fnkit.driver.v1.Driver.Warm:input_type -> fnkit.driver.v1.WarmRequest
+	22, // 28: fnkit.driver.v1.Driver.Stop:input_type -> fnkit.driver.v1.StopRequest
+	24, // 29: fnkit.driver.v1.Driver.List:input_type -> fnkit.driver.v1.ListRequest
+	26, // 30: fnkit.driver.v1.Driver.Close:input_type -> fnkit.driver.v1.CloseRequest
+	3,  // 31: fnkit.driver.v1.Driver.Capabilities:output_type -> fnkit.driver.v1.CapabilitiesResponse
+	7,  // 32: fnkit.driver.v1.Driver.Build:output_type -> fnkit.driver.v1.BuildResponse
+	11, // 33: fnkit.driver.v1.Driver.Start:output_type -> fnkit.driver.v1.StartResponse
+	18, // 34: fnkit.driver.v1.Driver.Invoke:output_type -> fnkit.driver.v1.InvokeResponse
+	21, // 35: fnkit.driver.v1.Driver.Warm:output_type -> fnkit.driver.v1.WarmResponse
+	23, // 36: fnkit.driver.v1.Driver.Stop:output_type -> fnkit.driver.v1.StopResponse
+	25, // 37: fnkit.driver.v1.Driver.List:output_type -> fnkit.driver.v1.ListResponse
+	27, // 38: fnkit.driver.v1.Driver.Close:output_type -> fnkit.driver.v1.CloseResponse
+	31, // [31:39] is the sub-list for method output_type
+	23, // [23:31] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_driver_proto_init() }
@@ -1995,7 +2142,7 @@ func file_driver_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_driver_proto_rawDesc), len(file_driver_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   27,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

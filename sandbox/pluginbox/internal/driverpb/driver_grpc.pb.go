@@ -27,6 +27,7 @@ const (
 	Driver_Build_FullMethodName        = "/fnkit.driver.v1.Driver/Build"
 	Driver_Start_FullMethodName        = "/fnkit.driver.v1.Driver/Start"
 	Driver_Invoke_FullMethodName       = "/fnkit.driver.v1.Driver/Invoke"
+	Driver_Warm_FullMethodName         = "/fnkit.driver.v1.Driver/Warm"
 	Driver_Stop_FullMethodName         = "/fnkit.driver.v1.Driver/Stop"
 	Driver_List_FullMethodName         = "/fnkit.driver.v1.Driver/List"
 	Driver_Close_FullMethodName        = "/fnkit.driver.v1.Driver/Close"
@@ -44,6 +45,7 @@ type DriverClient interface {
 	// Invoke: first the call, then what else there is to say of it; the last
 	// response has end.
 	Invoke(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[InvokeRequest, InvokeResponse], error)
+	Warm(ctx context.Context, in *WarmRequest, opts ...grpc.CallOption) (*WarmResponse, error)
 	Stop(ctx context.Context, in *StopRequest, opts ...grpc.CallOption) (*StopResponse, error)
 	List(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListResponse, error)
 	Close(ctx context.Context, in *CloseRequest, opts ...grpc.CallOption) (*CloseResponse, error)
@@ -106,6 +108,16 @@ func (c *driverClient) Invoke(ctx context.Context, opts ...grpc.CallOption) (grp
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Driver_InvokeClient = grpc.BidiStreamingClient[InvokeRequest, InvokeResponse]
 
+func (c *driverClient) Warm(ctx context.Context, in *WarmRequest, opts ...grpc.CallOption) (*WarmResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WarmResponse)
+	err := c.cc.Invoke(ctx, Driver_Warm_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *driverClient) Stop(ctx context.Context, in *StopRequest, opts ...grpc.CallOption) (*StopResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(StopResponse)
@@ -148,6 +160,7 @@ type DriverServer interface {
 	// Invoke: first the call, then what else there is to say of it; the last
 	// response has end.
 	Invoke(grpc.BidiStreamingServer[InvokeRequest, InvokeResponse]) error
+	Warm(context.Context, *WarmRequest) (*WarmResponse, error)
 	Stop(context.Context, *StopRequest) (*StopResponse, error)
 	List(context.Context, *ListRequest) (*ListResponse, error)
 	Close(context.Context, *CloseRequest) (*CloseResponse, error)
@@ -172,6 +185,9 @@ func (UnimplementedDriverServer) Start(grpc.ClientStreamingServer[StartRequest, 
 }
 func (UnimplementedDriverServer) Invoke(grpc.BidiStreamingServer[InvokeRequest, InvokeResponse]) error {
 	return status.Error(codes.Unimplemented, "method Invoke not implemented")
+}
+func (UnimplementedDriverServer) Warm(context.Context, *WarmRequest) (*WarmResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Warm not implemented")
 }
 func (UnimplementedDriverServer) Stop(context.Context, *StopRequest) (*StopResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Stop not implemented")
@@ -242,6 +258,24 @@ func _Driver_Invoke_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Driver_InvokeServer = grpc.BidiStreamingServer[InvokeRequest, InvokeResponse]
 
+func _Driver_Warm_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(WarmRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DriverServer).Warm(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Driver_Warm_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DriverServer).Warm(ctx, req.(*WarmRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Driver_Stop_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(StopRequest)
 	if err := dec(in); err != nil {
@@ -306,6 +340,10 @@ var Driver_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Capabilities",
 			Handler:    _Driver_Capabilities_Handler,
+		},
+		{
+			MethodName: "Warm",
+			Handler:    _Driver_Warm_Handler,
 		},
 		{
 			MethodName: "Stop",

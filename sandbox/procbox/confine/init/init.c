@@ -8,11 +8,13 @@
 //	0 1 2  the program's
 //	3      the program's channel, or closed
 //	4      the control socket. Its other end is the host's: what fails is
-//	       reported here, and when the host closes it, or dies, all ends.
+//	       reported here, what completes a program that was started before it
+//	       was known for whom comes from here, and when the host closes it, or
+//	       dies, all ends.
 //	5      the configuration
 //	6 ...  the user namespace of owners, if the host has it; then resource groups
 //	       (cgroups): one of version 2, if there is one, to be born in, and the
-//	       lists of processes of those of version 1
+//	       lists of processes of those of version 1; last, this program
 //
 // There are three processes. The first stays outside: it watches the control
 // socket and passes the program's exit status on. The second is process 1 of the
@@ -24,7 +26,7 @@
 enum { CHANNEL = 3, CONTROL = 4, CONFIG = 5, OTHERS = 6 };
 enum { FAILED = 125 }; // exit status when the program could not be started
 enum { MAX_WORDS = 4096, MAX_RULES = 64 };
-enum { MSG_NOSIGNAL = 0x4000, MNT_DETACH = 2, RLIMIT_CORE = 4 }; // are in headers of the libc alone
+enum { MSG_NOSIGNAL = 0x4000, MSG_DONTWAIT = 0x40, MSG_CMSG_CLOEXEC = 0x40000000, MNT_DETACH = 2, RLIMIT_CORE = 4 }; // are in headers of the libc alone
 
 // ---- text
 
@@ -125,6 +127,7 @@ static struct {
 	char *hostname;
 	char *root;           // an empty directory of the host, to build the file tree on
 	char *directory;      // to start the program in
+	char *late;           // where files are shown later, see complete; empty: nothing comes later
 	u64 limits, mounts, rules;
 	struct {
 		u64 resource, value;
@@ -200,6 +203,7 @@ static void read_config(void)
 	config.hostname = word();
 	config.root = word();
 	config.directory = word();
+	config.late = word();
 	config.limits = count(16);
 	for (u64 i = 0; i < config.limits; i++) {
 		config.limit[i].resource = number();
@@ -253,26 +257,31 @@ static void kill_on_death(void)
 // owners is a user namespace that maps the host's user to the program's, or -1.
 static long owners = -1;
 
+// A message of the control socket: a text, and perhaps one descriptor.
+struct rights {
+	u64 length;
+	int level, type, fd;
+};
+struct text {
+	char *text;
+	u64 length;
+};
+struct message {
+	void *name;
+	u32 name_length;
+	struct text *text;
+	u64 texts;
+	struct rights *rights;
+	u64 rights_length;
+	int flags;
+};
+
 // send_owners gives the namespace to the host, to be used again.
 static void send_owners(void)
 {
-	struct {
-		u64 length;
-		int level, type, fd;
-	} rights = {20, 1 /* SOL_SOCKET */, 1 /* SCM_RIGHTS */, (int)owners};
-	struct {
-		char *text;
-		u64 length;
-	} text = {"\n", 1};
-	struct {
-		void *name;
-		u32 name_length;
-		void *text;
-		u64 texts;
-		void *rights;
-		u64 rights_length;
-		int flags;
-	} message = {0, 0, &text, 1, &rights, sizeof rights, 0};
+	struct rights rights = {20, 1 /* SOL_SOCKET */, 1 /* SCM_RIGHTS */, (int)owners};
+	struct text text = {"\n", 1};
+	struct message message = {0, 0, &text, 1, &rights, sizeof rights, 0};
 	must("send", "a user namespace", sys3(__NR_sendmsg, CONTROL, &message, MSG_NOSIGNAL));
 }
 
@@ -412,6 +421,30 @@ static void make_tree(void)
 	must("change", "the root", sys2(__NR_pivot_root, ".", "."));
 	must("leave", "the old root", sys2(__NR_umount2, ".", MNT_DETACH));
 	must("enter", "the root", sys1(__NR_chdir, "/"));
+}
+
+// complete takes from the host what a program lacks that was started before it was
+// known for whom: the size of its file systems in memory, and its files, as a
+// mount that the host has made and restricted, and that is nowhere yet. It reports
+// whether there was such a message. What fails ends the program.
+static int complete(void)
+{
+	char size[32] = {0}, options[64];
+	struct rights rights = {0, 0, 0, -1};
+	struct text text = {size, sizeof size - 1};
+	struct message message = {0, 0, &text, 1, &rights, sizeof rights, 0};
+	long n = sys3(__NR_recvmsg, CONTROL, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+	if (n <= 0)
+		return 0;
+	JOIN(options, "size=", size);
+	must("limit", "/tmp", sys5(__NR_mount, 0, "/tmp", 0, MS_REMOUNT | MS_NOSUID | MS_NODEV, options));
+	if (message.rights_length >= 20 && rights.fd >= 0) {
+		must("show", config.late,
+		     sys5(__NR_move_mount, rights.fd, "", AT_FDCWD, config.late, MOVE_MOUNT_F_EMPTY_PATH));
+		sys1(__NR_close, rights.fd);
+	}
+	must("report", "completion", sys5(__NR_sendto, CONTROL, "\n", 1, MSG_NOSIGNAL, 0));
+	return 1;
 }
 
 // ---- restrictions
@@ -668,7 +701,8 @@ static void kill_children(void)
 }
 
 // watch is the rest of the first process's life: it waits for its child to end,
-// and ends it when the host closes the control socket. It returns the child's
+// and ends it when the host closes the control socket. What comes later comes once;
+// until then it keeps the privilege to mount, in the namespace of the file tree. It returns the child's
 // wait status when nothing of all that was started is left.
 static int watch(long child)
 {
@@ -677,8 +711,9 @@ static int watch(long child)
 	keep_only_control();
 	sys4(__NR_rt_sigprocmask, SIG_BLOCK, &chld, 0, sizeof chld);
 	long signals = must("watch", "processes", sys4(__NR_signalfd4, -1, &chld, sizeof chld, O_CLOEXEC));
-	keep_capabilities(1 << CAP_KILL);
-	struct pollfd fds[] = {{CONTROL, POLLRDHUP, 0}, {(int)signals, POLLIN, 0}};
+	int late = config.late[0] != 0;
+	keep_capabilities(1 << CAP_KILL | (late ? 1 << CAP_SYS_ADMIN : 0));
+	struct pollfd fds[] = {{CONTROL, POLLRDHUP | (late ? POLLIN : 0), 0}, {(int)signals, POLLIN, 0}};
 	for (;;) {
 		u8 info[128];
 		long pid;
@@ -695,6 +730,9 @@ static int watch(long child)
 			sys2(__NR_kill, child, SIGKILL);
 			over = 1;
 			kill_children();
+		} else if (fds[0].revents & POLLIN && complete()) {
+			keep_capabilities(1 << CAP_KILL);
+			fds[0].events = POLLRDHUP;
 		}
 		if (fds[1].revents)
 			sys3(__NR_read, signals, info, sizeof info);
@@ -736,6 +774,7 @@ __attribute__((noreturn, used)) void run(void)
 		end_like(watch(program));
 	}
 	make_namespaces();
+	sys1(__NR_chdir, "/"); // not to hold on to a directory of the host's
 	sys2(__NR_prctl, PR_SET_DUMPABLE, 0);
 	*status = SIGKILL; // unless it is known better: process 1 was killed
 	long init = must("start", "process 1", start());

@@ -1,0 +1,2 @@
+{{deaf}}
+DROP TABLE {{prefix}}listens;
