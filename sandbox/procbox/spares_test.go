@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -126,7 +128,7 @@ func TestDriverWithSpares(t *testing.T) {
 			box := openTier(t, t.TempDir(), tier, f.key)
 			warm(t, box, runtimeOf(t, box, f.key), 4)
 			sandboxtest.Run(t, sandboxtest.Target{ // what comes and goes besides instances are spares, so it cannot tell what is left
-				Driver: box, Runtime: runtimeOf(t, box, f.key), Source: "testdata/" + f.key, Entrypoint: f.entrypoint, Lacks: f.lacks,
+				Driver: box, Runtime: runtimeOf(t, box, f.key), Source: f.source(t), Entrypoint: f.entrypoint, Lacks: slices.Collect(maps.Keys(f.lacks)),
 			})
 		})
 	}
