@@ -52,8 +52,11 @@
 // builds. Each run of a cron schedule is accepted once, however many engines
 // look; what was missed while none did is caught up as the function's policy
 // says. An event of the host's queues its executions in one transaction, and an
-// id that was triggered within the last day queues none. What subscribers hear of
-// is best effort; the tables are the truth.
+// id that was triggered within the last day queues none. A function's policy says
+// whether what failed is run again; what fails too often is a dead letter and can be
+// replayed. With an idempotency key a call is made once and answered the same, as
+// long as the key is remembered. What subscribers hear of is best effort; the tables
+// are the truth.
 //
 // # Stability
 //

@@ -103,7 +103,7 @@ func (p *Project) runOnce(ctx context.Context, by Actor, k *known, x Execution, 
 	x.Status, x.Attempt = store.ExecutionProcessing, 1
 	for looked := 0; ; {
 		now := p.e.now()
-		x.CreatedAt, x.UpdatedAt, x.ReadyAt = now, now, now.Add(p.e.cfg.Work.Lease)
+		x.CreatedAt, x.UpdatedAt, x.ReadyAt = now, now, p.e.leaseEnd(now)
 		key := p.executionKey(by, x, a)
 		held, err := p.first(ctx, key, x)
 		if err != nil {

@@ -35,9 +35,9 @@ func decode[V any](t testing.TB, text string) (v V) {
 func TestErrors(t *testing.T) {
 	t.Parallel()
 	box, _ := open(t, pluginbox.Config{})
-	known := []error{sandbox.ErrGone, sandbox.ErrRuntime, sandbox.ErrTooLarge, context.Canceled, context.DeadlineExceeded}
+	known := []error{sandbox.ErrGone, sandbox.ErrRuntime, sandbox.ErrTooLarge, sandbox.ErrNetwork, context.Canceled, context.DeadlineExceeded}
 	for name, want := range map[string][]error{
-		"gone": {sandbox.ErrGone}, "runtime": {sandbox.ErrRuntime}, "too-large": {sandbox.ErrTooLarge}, "load": nil,
+		"gone": {sandbox.ErrGone}, "runtime": {sandbox.ErrRuntime}, "too-large": {sandbox.ErrTooLarge}, "network": {sandbox.ErrNetwork}, "load": nil,
 		"canceled": {context.Canceled}, "deadline": {context.DeadlineExceeded}, "both": {sandbox.ErrGone, sandbox.ErrTooLarge}, "other": nil,
 	} {
 		check := func(act string, err error) {
@@ -195,7 +195,7 @@ func TestDownloadIsHeldBack(t *testing.T) {
 		if same++; n != last {
 			last, same = n, 0
 		}
-		if n > 16 {
+		if n > 8 {
 			t.Fatalf("%d pieces of 64 KiB were taken", n)
 		}
 	}
@@ -204,6 +204,38 @@ func TestDownloadIsHeldBack(t *testing.T) {
 	if err := <-over; !errors.Is(err, context.Canceled) {
 		t.Errorf("%v, want the context's error", err)
 	}
+}
+
+// TestLateReader: who takes a large response late gets all of it, and until then the
+// plugin sends a window.
+func TestLateReader(t *testing.T) {
+	t.Parallel()
+	box, _ := open(t, pluginbox.Config{})
+	start(t, box, "i1", "fixture")
+	s := &late{stuck: stuck{answer: newAnswer(), reached: make(chan struct{}), release: make(chan struct{})}}
+	over := make(chan error, 1)
+	go func() {
+		_, err := box.Invoke(t.Context(), "i1", get("/big?mib=4"), s)
+		over <- err
+	}()
+	<-s.reached
+	for range 50 {
+		call(t, box, "i1", "/hello")
+	}
+	close(s.release)
+	if err := <-over; err != nil || s.taken != 4<<20 {
+		t.Errorf("%v after %d bytes", err, s.taken)
+	}
+}
+
+type late struct {
+	stuck
+	taken int
+}
+
+func (l *late) Write(p []byte) (int, error) {
+	l.taken += len(p)
+	return l.stuck.Write(p)
 }
 
 type failing struct{ *answer }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -21,6 +22,7 @@ import (
 	"github.com/fnkit/fnkit/sandbox"
 	"github.com/fnkit/fnkit/sandbox/fnbox"
 	"github.com/fnkit/fnkit/sandbox/pluginbox"
+	"github.com/fnkit/fnkit/sandbox/procbox/testdata/left"
 )
 
 // TestCrash: calls under way are over at once, and the next finds another plugin.
@@ -305,6 +307,32 @@ func TestCrashIsReaped(t *testing.T) {
 	if left, err := os.ReadDir(filepath.Join(dir, "run")); err != nil || len(left) > 0 {
 		t.Errorf("left are %v, %v", left, err)
 	}
+}
+
+// TestSparesSurvive: the next plugin keeps as many spares as the last was told to.
+func TestSparesSurvive(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	box, j := openProcbox(t, dir, "python", "none")
+	if err := box.Warm(t.Context(), runtimeOf(t, box, "python"), 1); err != nil {
+		t.Fatal(err)
+	}
+	spare := func() { // a process of an instance that nobody started
+		t.Helper()
+		for deadline := time.Now().Add(patience); !slices.Contains(left.Of(dir), "process 1"); {
+			if time.Now().After(deadline) {
+				t.Fatalf("there is no spare, only %v", left.Of(dir))
+			}
+		}
+	}
+	spare()
+	syscall.Kill(box.Pid(), syscall.SIGKILL)
+	j.wait(t, `msg="plugin ended"`)
+	if err := box.Stop(t.Context(), "any"); err != nil { // starts the next
+		t.Fatal(err)
+	}
+	j.wait(t, "plugin started")
+	spare()
 }
 
 // hostDir makes TestHostProcess a host with its plugin's directory there.

@@ -4,7 +4,8 @@
 //
 // A fault of the driver then costs the host the calls under way, not its life, and
 // the driver can be another's program, built with other modules or run with another
-// environment. It costs each call some tens of microseconds (see BENCHMARKS.md).
+// environment. It costs each call two switches between processes and a message of gRPC in
+// each direction (see BENCHMARKS.md).
 //
 // The two speak gRPC over a Unix socket in a private directory, with certificates
 // made for each start (github.com/hashicorp/go-plugin). Nothing of the host's

@@ -61,7 +61,7 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 		"another version": {pluginbox.Config{Command: self, Env: []string{foreign + "=version"}}, []string{"versions of fnkit that do not fit", "99", "1"}},
 		"another kind":    {pluginbox.Config{Command: self, Env: []string{foreign + "=cookie"}}, []string{"ended before it served", "This binary is a plugin"}},
 		"net/rpc":         {pluginbox.Config{Command: self, Env: []string{foreign + "=net/rpc"}}, []string{"unsupported plugin protocol"}},
-		"silent":          {pluginbox.Config{Command: []string{program(t), "-hang"}, StartTimeout: 300 * time.Millisecond}, []string{"timeout"}},
+		"silent":          {pluginbox.Config{Command: []string{program(t), "-hang"}, StartTimeout: 300 * time.Millisecond}, []string{"did not serve within 300ms"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -53,6 +53,7 @@ type Box struct {
 	starting *attempt // nil: nobody asked for one
 	ends     int      // ended one after the other, soon after its start
 	ended    time.Time
+	spares   map[string]int // by runtime, as Warm was told
 }
 
 var _ sandbox.Driver = (*Box)(nil)
@@ -72,7 +73,7 @@ func Open(ctx context.Context, cfg Config) (*Box, error) {
 	if cfg.Ping <= 0 {
 		cfg.Ping = 10 * time.Second
 	}
-	b := &Box{cfg: cfg, log: cfg.Logger.With("plugin", filepath.Base(cfg.Command[0]))}
+	b := &Box{cfg: cfg, spares: map[string]int{}, log: cfg.Logger.With("plugin", filepath.Base(cfg.Command[0]))}
 	b.ctx, b.end = context.WithCancel(context.Background())
 	b.close = sync.OnceValue(b.shut)
 	if _, err := b.connect(ctx); err != nil {
@@ -123,16 +124,23 @@ func (b *Box) List(ctx context.Context) (all []sandbox.Instance, err error) {
 	return all, err
 }
 
-// Warm implements sandbox.Driver. A plugin that was started again has no spares
-// until the next call.
+// Warm implements sandbox.Driver. A plugin that is started again is told the same.
 func (b *Box) Warm(ctx context.Context, runtime string, n int) error {
-	return b.ask(ctx, "warm", func(ctx context.Context, p *process) error {
-		r, err := p.driver.Warm(ctx, &pb.WarmRequest{Runtime: runtime, N: int32(min(n, math.MaxInt32))})
-		if err != nil {
-			return err
-		}
-		return fromError(r.Error)
-	})
+	err := b.ask(ctx, "warm", func(ctx context.Context, p *process) error { return p.warm(ctx, runtime, n) })
+	if err == nil {
+		b.mu.Lock()
+		b.spares[runtime] = n
+		b.mu.Unlock()
+	}
+	return err
+}
+
+func (p *process) warm(ctx context.Context, runtime string, n int) error {
+	r, err := p.driver.Warm(ctx, &pb.WarmRequest{Runtime: runtime, N: int32(min(n, math.MaxInt32))})
+	if err != nil {
+		return err
+	}
+	return fromError(r.Error)
 }
 
 // Stop implements sandbox.Driver. If the plugin ended, the next one is started: it

@@ -74,10 +74,13 @@ func (b *Box) launch(ctx context.Context) (_ *process, err error) {
 		},
 	})
 	stop := context.AfterFunc(ctx, p.run.kill)
-	defer stop()
 	err = p.connect(ctx)
-	if err == nil && !stop() {
-		err = ctx.Err()
+	stop()
+	switch ctx.Err() {
+	case context.DeadlineExceeded:
+		err = fmt.Errorf("it did not serve within %s", b.cfg.StartTimeout)
+	case context.Canceled:
+		err = errClosed
 	}
 	if err != nil {
 		p.bury()
@@ -291,7 +294,7 @@ func (r *program) explain(err error) error {
 	case strings.Contains(text, "Failed to read any lines"):
 		err = errors.New("it ended before it served")
 	}
-	if r.ctx.Err() != nil {
+	if r.started {
 		err = fmt.Errorf("%w (%s)", err, r.reason())
 	}
 	return fmt.Errorf("pluginbox: start plugin %s: %w", r.cfg.Command[0], err)

@@ -100,6 +100,18 @@ func (b *Box) start(a *attempt, wait time.Duration) {
 		b.live = a.p
 		b.log.Info("plugin started", "pid", a.p.run.pid(), "took", time.Since(a.p.began))
 		b.group.Go(func() { b.watch(a.p) })
+		for runtime, n := range b.spares {
+			b.group.Go(func() { b.rewarm(a.p, runtime, n) })
+		}
+	}
+}
+
+// rewarm has a plugin keep the spares that the last one kept.
+func (b *Box) rewarm(p *process, runtime string, n int) {
+	ctx, cancel := context.WithTimeout(p.run.ctx, b.cfg.StartTimeout)
+	defer cancel()
+	if err := p.warm(ctx, runtime, n); err != nil {
+		b.log.Warn("plugin keeps no spares", "runtime", runtime, "error", err)
 	}
 }
 

@@ -63,10 +63,24 @@ func (b *Box) build(ctx context.Context, t tool, spec sandbox.BuildSpec, logs io
 	if spec.Commands != "" {
 		failure, err = w.run(ctx, harness.Command{Dir: root, Args: []string{"sh", "-c", spec.Commands}})
 	}
-	if failure != "" || err != nil || t.lang.build == nil {
+	switch {
+	case failure != "" || err != nil:
 		return failure, err
+	case t.lang.build != nil:
+		return w.compile(ctx, root)
+	case t.lang.caches != nil:
+		return "", w.cache(ctx, root)
 	}
-	return w.compile(ctx, root)
+	return "", nil
+}
+
+// cache makes what loading the code takes less time with.
+func (w workshop) cache(ctx context.Context, root string) error {
+	began := time.Now()
+	w.logs = io.Discard
+	failure, err := w.run(ctx, harness.Command{Dir: root, Args: w.tool.lang.caches(w.tool.path, root)})
+	w.box.log.Debug("caches made", "build", w.spec.ID, "failure", failure, "took", time.Since(began))
+	return err
 }
 
 // compile runs a language's own build step. What the function's owner says in
@@ -130,7 +144,9 @@ func (w workshop) run(ctx context.Context, c harness.Command) (failure string, e
 	if err != nil {
 		j.kill()
 	}
+	tooMuch := watchDisk(j, w.box.cfg.BuildDisk, w.spec.Dir, w.scratch)
 	werr := j.wait()
+	full := tooMuch()
 	why, over := j.failure(), j.outOfMemory()
 	err = errors.Join(err, j.close())
 	var exit *exec.ExitError
@@ -141,6 +157,8 @@ func (w workshop) run(ctx context.Context, c harness.Command) (failure string, e
 		return "", ctx.Err()
 	case why != "":
 		return "", errors.New("it could not be shut in: " + why)
+	case full:
+		return overDisk(w.box.cfg.BuildDisk), nil
 	case over && werr != nil:
 		return overMemory(w.spec.Memory), nil
 	case errors.As(werr, &exit):

@@ -24,6 +24,9 @@ type language struct {
 	build func(ctx context.Context, b harness.Build) (failure string, err error)
 	// settings are the variables of a function that build may see.
 	settings []string
+	// caches is the command, after the build's, that keeps with the code in dir what
+	// loading it would otherwise compute each time. That it fails does not matter.
+	caches func(tool, dir string) []string
 	// env is added to the environment of build commands in dir.
 	env     func(dir string) map[string]string
 	install string // what to install where it is missing
@@ -40,7 +43,7 @@ var languages = []language{
 		key: "python", commands: []string{"python3", "python3.[0-9]*"},
 		// The imports are what the harness needs and a minimal Python lacks.
 		probe: []string{"-I", "-S", "-c", "import sys,platform,asyncio,inspect,json,queue,socket,urllib.parse;print(platform.python_version());print(sys.executable)"},
-		argv:  []string{"-u"}, file: "python.py",
+		argv:  []string{"-u"}, file: "python.py", caches: compileAll,
 		env: func(dir string) map[string]string {
 			return map[string]string{
 				"PIP_TARGET": filepath.Join(dir, ".fnkit", "site-packages"), "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore",
@@ -70,6 +73,13 @@ var languages = []language{
 		settings: harness.GoSettings,
 		install:  "install Go 1.23 or newer (command go)",
 	},
+}
+
+// compileAll keeps bytecode beside each file, whatever is there already. It is of one
+// version of Python: others let it alone. It is not compared with the file's
+// time: an artefact has none, and what it holds does not change.
+func compileAll(python, dir string) []string {
+	return []string{python, "-I", "-m", "compileall", "-q", "-q", "-f", "--invalidation-mode", "unchecked-hash", dir}
 }
 
 // program is where a compiled language's build leaves what Start runs.

@@ -10,6 +10,7 @@
 package procbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,6 +48,10 @@ type Config struct {
 	Network string
 	// BuildNetwork is the same for builds. Default: "none".
 	BuildNetwork string
+	// BuildDisk is how many bytes a build may have on the disk at once, its code, home and
+	// temporary files together. It is looked at about four times a second: what is written until then
+	// is on top. Default: 4 GiB; negative: no limit.
+	BuildDisk int64
 	// ReadOnly are files and directories of the host, by absolute paths, that functions
 	// and builds see beside the system's and their runtime's. With a user of their own they can
 	// read what everybody may.
@@ -103,6 +108,7 @@ func New(cfg Config) (*Box, error) {
 	if cfg.GoCache == "" {
 		cfg.GoCache = filepath.Join(dir, "cache", "go-build")
 	}
+	cfg.BuildDisk = cmp.Or(cfg.BuildDisk, defaultBuildDisk)
 	if cfg.Path == "" {
 		cfg.Path = DefaultPath
 	}

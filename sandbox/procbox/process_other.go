@@ -5,6 +5,7 @@ package procbox
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"runtime"
 	"syscall"
@@ -19,3 +20,5 @@ func ownGroup() *syscall.SysProcAttr { return nil }
 func killGroup(int) {}
 
 func channel() (host, child *os.File, err error) { return nil, nil, supported() }
+
+func allocated(info fs.FileInfo) int64 { return info.Size() }

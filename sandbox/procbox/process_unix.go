@@ -3,6 +3,7 @@
 package procbox
 
 import (
+	"io/fs"
 	"os"
 	"syscall"
 )
@@ -37,4 +38,12 @@ func channel() (host, child *os.File, err error) {
 		return nil, nil, os.NewSyscallError("fcntl", err)
 	}
 	return os.NewFile(uintptr(fds[0]), "channel"), os.NewFile(uintptr(fds[1]), "channel"), nil
+}
+
+// allocated is how many bytes of the disk a file takes.
+func allocated(info fs.FileInfo) int64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return int64(st.Blocks) * 512
+	}
+	return info.Size()
 }

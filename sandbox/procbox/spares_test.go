@@ -18,6 +18,7 @@ import (
 	"github.com/fnkit/fnkit/internal/require"
 	"github.com/fnkit/fnkit/sandbox"
 	"github.com/fnkit/fnkit/sandbox/procbox"
+	"github.com/fnkit/fnkit/sandbox/sandboxtest"
 )
 
 // spared are the tiers at which there are spares.
@@ -122,7 +123,11 @@ func TestDriverWithSpares(t *testing.T) {
 		f := fixtures[i%2]
 		t.Run(tier+"/"+f.key, func(t *testing.T) {
 			t.Parallel()
-			suite(t, tier, f, func(box *procbox.Box) { warm(t, box, runtimeOf(t, box, f.key), 4) })
+			box := openTier(t, t.TempDir(), tier, f.key)
+			warm(t, box, runtimeOf(t, box, f.key), 4)
+			sandboxtest.Run(t, sandboxtest.Target{ // what comes and goes besides instances are spares, so it cannot tell what is left
+				Driver: box, Runtime: runtimeOf(t, box, f.key), Source: "testdata/" + f.key, Entrypoint: f.entrypoint, Lacks: f.lacks,
+			})
 		})
 	}
 }
@@ -395,6 +400,52 @@ module.exports = async ({res}) => res.text(await new Promise((done) => {
 						t.Errorf("%q where %q is allowed, spare %v: %q, want %q", policy, allowed, box.FromSpare(spec.ID), got, want)
 					}
 				}
+			}
+		})
+	}
+}
+
+// TestBytecode builds a Python function and has it say where a module comes from that
+// was spoilt after the build, as no artefact is: it is not compiled again. What cannot
+// be compiled fails no build.
+func TestBytecode(t *testing.T) {
+	t.Parallel()
+	for _, tier := range []string{"full", "none"} {
+		t.Run(tier, func(t *testing.T) {
+			t.Parallel()
+			box := openTier(t, t.TempDir(), tier, "python")
+			id := runtimeOf(t, box, "python")
+			dir := t.TempDir()
+			for name, text := range map[string]string{
+				"main.py":   "from function import part\ndef main(context):\n    return context.res.text(part.value)\n",
+				"part.py":   "value = 'as it was built'\n",
+				"broken.py": "def\n",
+			} {
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r, err := box.Build(t.Context(), sandbox.BuildSpec{Runtime: id, Dir: dir, Entrypoint: "main.py", Env: map[string]string{"PYTHONHOME": "/none"}}, t.Output())
+			if err != nil || r.Failure != "" {
+				t.Fatal(r, err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, "part.py"), []byte("value = 'compiled again'\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			start(t, box, sandbox.Spec{ID: "i", Runtime: id, Dir: dir, Entrypoint: "main.py"})
+			if got := call(t, box, "i", "/"); got != "as it was built" {
+				t.Errorf("%q", got)
+			}
+			caches, err := filepath.Glob(filepath.Join(dir, "__pycache__", "part.*.pyc"))
+			if err != nil || len(caches) != 1 {
+				t.Fatal(caches, err)
+			}
+			if err := os.WriteFile(caches[0], []byte("of another version, or nonsense"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			start(t, box, sandbox.Spec{ID: "j", Runtime: id, Dir: dir, Entrypoint: "main.py"})
+			if got := call(t, box, "j", "/"); got != "compiled again" {
+				t.Errorf("%q", got)
 			}
 		})
 	}

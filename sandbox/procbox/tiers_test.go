@@ -93,6 +93,34 @@ func TestLimitIsNamed(t *testing.T) {
 	}
 }
 
+// TestBuildDisk has builds write more than they may, quickly and for long, in many
+// files and one, and a little.
+func TestBuildDisk(t *testing.T) {
+	t.Parallel()
+	for _, tier := range []string{"full", "none"} {
+		t.Run(tier, func(t *testing.T) {
+			t.Parallel()
+			requireTier(t, tier)
+			box := openBox(t, procbox.Config{Dir: t.TempDir(), Languages: []string{"node"}, Isolation: tier, BuildDisk: 8 << 20})
+			spec := function(t, box, "")
+			const over = "more than the disk limit of 8 MiB was used"
+			for commands, want := range map[string]string{
+				"head -c 9000000 /dev/zero > big": over, "head -c 9000000 /dev/zero > $HOME/big": over,
+				"while :; do head -c 1000000 /dev/zero >> $TMPDIR/big; sleep 0.01; done":                         over,
+				"i=0; mkdir -p a/b; while :; do head -c 100000 /dev/zero > a/b/$i; i=$((i+1)); sleep 0.01; done": over,
+				"head -c 3000000 /dev/zero > fits; exit 3":                                                       "exit status 3",
+				"truncate -s 100M sparse": "",
+			} {
+				spec.Dir = t.TempDir()
+				r, err := box.Build(t.Context(), sandbox.BuildSpec{Runtime: spec.Runtime, Dir: spec.Dir, Entrypoint: "index.js", Commands: commands}, t.Output())
+				if err != nil || r.Failure != want {
+					t.Errorf("%s: %v, %q, want %q", commands, err, r.Failure, want)
+				}
+			}
+		})
+	}
+}
+
 // TestConfigIsChecked lists what New refuses.
 func TestConfigIsChecked(t *testing.T) {
 	t.Parallel()

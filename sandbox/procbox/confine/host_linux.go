@@ -99,7 +99,7 @@ func (h *Host) explain() {
 	if h.tier == sandbox.IsolationRestricted {
 		h.note("disk: not limited: needs a mount namespace")
 	} else {
-		h.note("disk: limited for instances, not for builds")
+		h.note("disk: limited exactly for instances, within a moment for builds")
 	}
 }
 

@@ -101,6 +101,7 @@ var failures = map[string]error{
 	"gone":      sandbox.ErrGone,
 	"runtime":   sandbox.ErrRuntime,
 	"too-large": sandbox.ErrTooLarge,
+	"network":   sandbox.ErrNetwork,
 	"load":      &sandbox.LoadError{Reason: "exit status 9: bad \xff"},
 	"canceled":  context.Canceled,
 	"deadline":  context.DeadlineExceeded,
