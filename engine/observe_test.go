@@ -40,7 +40,7 @@ func (m *measures) add(name string, v float64, set attribute.Set) {
 	defer m.mu.Unlock()
 	var parts []string
 	for _, kv := range set.ToSlice() {
-		parts = append(parts, string(kv.Key)+"="+kv.Value.Emit())
+		parts = append(parts, string(kv.Key)+"="+kv.Value.String())
 	}
 	m.sums[name+"{"+strings.Join(parts, " ")+"}"] += v
 }

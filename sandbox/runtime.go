@@ -35,6 +35,33 @@ const (
 	PerInstance NativeLogs = "instance"
 )
 
+// Exec is the key of the runtime for programs and scripts that serve HTTP themselves, in
+// whatever language.
+//
+// The entrypoint is an executable file; build commands may make it. It is started in the
+// root of the code, once for each instance, with the function's variables as its
+// environment and a listening stream socket as descriptor 3, blocking; LISTEN_FDS is 1
+// and FNKIT_SOCKET is /dev/fd/3. It accepts connections from it for as long as it
+// lives. It need not say when it is ready: what is sent meanwhile waits.
+//
+//   - Each call is one connection with one HTTP/1.1 request, which has "connection: close". Method,
+//     path, query and headers are the caller's, less x-open-runtimes-* and those of the
+//     connection; several of one name are joined. What a request line cannot hold is
+//     percent-encoded. A body has a content-length or is chunked.
+//   - The program sends one HTTP/1.1 or 1.0 response and closes the connection. Informational
+//     responses are skipped; all heads together have at most 65535 bytes. A body ends by its
+//     content-length, by its last chunk, or else with the connection, in which case an
+//     early end cannot be told. It is passed on as it comes, and read as fast as it is taken.
+//   - A connection that is closed without a response is answered 500. What is no
+//     response, or more than one, ends the instance.
+//   - A call that must end, by a deadline or because it is canceled, ends the instance.
+//   - Lines on standard output and standard error are the logs of the one call that runs. If none
+//     does, or several, they are shown only if the program dies. Lines that a program prints
+//     before it answers are in that call's logs, if it does not buffer them.
+//
+// One call is made at a time unless the instance's specification says more.
+const Exec = "exec"
+
 // Catalogue returns the runtimes a client of the reference knows, in its
 // order. A driver's Capabilities say which of them, and which others, can run.
 func Catalogue() []Runtime {
@@ -109,8 +136,9 @@ var languages = map[string]language{
 	"php":       {"PHP", "index.php", "composer install", false, 8, PerCall},
 	"ruby":      {"Ruby", "index.rb", "bundle install", false, 8, PerCall},
 	"go":        {"Go", "main.go", "", false, 100, PerInstance},
-	"deno":      {"Deno", "mod.ts", "", false, 1, PerInstance},
-	"bun":       {"Bun", "index.ts", "bun install", false, 1, PerInstance},
+	"exec":      {"Executable", "", "", true, 1, PerInstance},
+	"deno":      {"Deno", "mod.ts", "", false, 100, PerCall},
+	"bun":       {"Bun", "index.ts", "bun install", false, 100, PerCall},
 	"dart":      {"Dart", "lib/main.dart", "dart pub get", false, 1, PerInstance},
 	"dotnet":    {".NET", "Index.cs", "", false, 1, PerInstance},
 	"java":      {"Java", "Index.java", "", false, 1, PerInstance},

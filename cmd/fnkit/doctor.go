@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/fnkit/fnkit/sandbox"
@@ -15,7 +17,9 @@ import (
 
 // doctor says what this machine can run, and what to install for more.
 func doctor(ctx context.Context, args []string, out io.Writer) (err error) {
-	if err := parse(flag.NewFlagSet("fnkit doctor", flag.ContinueOnError), args, out); err != nil {
+	flags := flag.NewFlagSet("fnkit doctor", flag.ContinueOnError)
+	asJSON := flags.Bool("json", false, "print one JSON object, for programs")
+	if err := parse(flags, args, out); err != nil {
 		return err
 	}
 	dir, err := os.MkdirTemp("", "fnkit-doctor-")
@@ -32,27 +36,115 @@ func doctor(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	report(out, caps)
+	found := examine(caps, box.Commands())
+	if *asJSON {
+		text := json.NewEncoder(out)
+		text.SetIndent("", "  ")
+		return text.Encode(found)
+	}
+	found.report(out)
 	return nil
 }
 
-func report(out io.Writer, caps sandbox.Capabilities) {
-	fmt.Fprintf(out, "Machine    %s/%s, %d CPUs\n\n", runtime.GOOS, runtime.GOARCH, runtime.NumCPU())
-	fmt.Fprintln(out, "Runtimes")
+// diagnosis is what doctor found.
+type diagnosis struct {
+	Machine struct {
+		OS   string `json:"os"`
+		Arch string `json:"arch"`
+		CPUs int    `json:"cpus"`
+	} `json:"machine"`
+	Runtimes  []foundRuntime `json:"runtimes"`
+	Isolation string         `json:"isolation"` // "full", "userns", "restricted" or "none"
+	Limits    []limitState   `json:"limits"`
+	Missing   []lack         `json:"missing"`
+	tier      sandbox.Isolation
+}
+
+type foundRuntime struct {
+	ID          string             `json:"id"`
+	Name        string             `json:"name"`
+	Version     string             `json:"version,omitempty"` // of the command
+	Command     string             `json:"command,omitempty"`
+	Concurrency int                `json:"concurrency"`
+	NativeLogs  sandbox.NativeLogs `json:"nativeLogs"`
+}
+
+type limitState struct {
+	Name     string `json:"name"`
+	Enforced bool   `json:"enforced"`
+}
+
+// lack is something that is not here, or not all of it, and what to do about it.
+type lack struct {
+	Of  string `json:"of"` // "isolation", a limit, or a language
+	Why string `json:"why"`
+}
+
+func examine(caps sandbox.Capabilities, commands []procbox.Command) diagnosis {
+	d := diagnosis{Isolation: caps.Isolation.String(), tier: caps.Isolation, Runtimes: []foundRuntime{}, Missing: []lack{}}
+	d.Machine.OS, d.Machine.Arch, d.Machine.CPUs = runtime.GOOS, runtime.GOARCH, runtime.NumCPU()
 	for _, r := range caps.Runtimes {
-		fmt.Fprintf(out, "  %-14s %-10s %3d calls at once, console output per %s\n", r.ID, r.Name, r.Concurrency, r.NativeLogs)
+		f := foundRuntime{ID: r.ID, Name: r.Name, Concurrency: r.Concurrency, NativeLogs: r.NativeLogs}
+		if i := slices.IndexFunc(commands, func(c procbox.Command) bool { return c.Runtime == r.ID }); i >= 0 {
+			f.Version, f.Command = commands[i].Version, commands[i].Path
+		}
+		d.Runtimes = append(d.Runtimes, f)
 	}
-	if len(caps.Runtimes) == 0 {
-		fmt.Fprintln(out, "  none: install Node.js, Python 3, PHP, Ruby or Go")
+	for _, name := range []string{"memory", "cpu", "pids", "disk", "wall"} {
+		d.Limits = append(d.Limits, limitState{name, slices.Contains(caps.Limits, name)})
 	}
-	fmt.Fprintf(out, "\nIsolation  %s\n", isolationText(caps.Isolation))
-	fmt.Fprintf(out, "Limits     %s\n", orNone(caps.Limits))
-	if len(caps.Notes) > 0 {
+	for _, note := range caps.Notes {
+		of, why, _ := strings.Cut(note, ": ")
+		d.Missing = append(d.Missing, lack{of, why})
+	}
+	return d
+}
+
+// report is for people.
+func (d diagnosis) report(out io.Writer) {
+	fmt.Fprintf(out, "Machine    %s/%s, %d CPUs\n\n", d.Machine.OS, d.Machine.Arch, d.Machine.CPUs)
+	fmt.Fprintln(out, "Runtimes")
+	languages := 0
+	for _, r := range d.Runtimes {
+		what := r.Name + " " + r.Version
+		if r.Command == "" {
+			what = "any program that serves HTTP on a socket it is given"
+		} else {
+			languages++
+			what += ", " + r.Command
+		}
+		fmt.Fprintf(out, "  %-12s %s\n  %-12s %s at once, console output per %s\n", r.ID, what, "", calls(r.Concurrency), r.NativeLogs)
+	}
+	if languages == 0 {
+		fmt.Fprintln(out, "  no language: install Node.js, Bun, Deno, Python 3, PHP, Ruby or Go")
+	}
+	fmt.Fprintf(out, "\nIsolation  %s\n", isolationText(d.tier))
+	fmt.Fprintf(out, "Limits     %s\n", orNone(d.limits(true)))
+	if open := d.limits(false); len(open) > 0 {
+		fmt.Fprintf(out, "           not enforced: %s\n", strings.Join(open, ", "))
+	}
+	if len(d.Missing) > 0 {
 		fmt.Fprintln(out, "\nFor more")
-		for _, n := range caps.Notes {
-			fmt.Fprintf(out, "  - %s\n", n)
+		for _, m := range d.Missing {
+			fmt.Fprintf(out, "  - %s: %s\n", m.Of, m.Why)
 		}
 	}
+}
+
+func (d diagnosis) limits(enforced bool) (names []string) {
+	for _, l := range d.Limits {
+		if l.Enforced == enforced {
+			names = append(names, l.Name)
+		}
+	}
+	return names
+}
+
+func calls(n int) string {
+	if n == 1 {
+		return "1 call"
+	}
+	return fmt.Sprintf("%d calls", n)
 }
 
 // isolationText names a level of isolation and what it means.

@@ -1,6 +1,8 @@
 package main_test
 
 import (
+	"encoding/json"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"strings"
@@ -16,11 +18,12 @@ func TestDoctor(t *testing.T) {
 	out := p.out.String()
 	for _, want := range []string{
 		`^Machine    ` + runtime.GOOS + `/` + runtime.GOARCH + `, [0-9]+ CPUs\n`,
-		`\nRuntimes\n  node-[0-9.]+ +Node\.js +[0-9]+ calls at once, console output per call\n\n`,
+		`\nRuntimes\n  node-[0-9.]+ +Node\.js [0-9.]+, /.*node\n +100 calls at once, console output per call\n`,
+		`\n  exec-1 +any program that serves HTTP .*\n +1 call at once, console output per instance\n\n`,
 		`\nIsolation  (none|restricted|userns|full): functions (are|have) .*\n`,
-		`\nLimits     .*wall\n`,
+		`\nLimits     .*wall\n( +not enforced: .*\n)?`,
 		`\nFor more\n(  - .*\n)*  - python: install Python 3.*\n`,
-		`\n  - go: install Go `, `\n  - php: install PHP `, `\n  - ruby: install Ruby `,
+		`\n  - go: install Go `, `\n  - php: install PHP `, `\n  - ruby: install Ruby `, `\n  - bun: (install Bun|not at) `, `\n  - deno: install Deno `,
 	} {
 		if !regexp.MustCompile(want).MatchString(out) {
 			t.Errorf("%q is not in\n%s", want, out)
@@ -35,7 +38,42 @@ func TestDoctorOfABareMachine(t *testing.T) {
 	t.Parallel()
 	p := command(t, t.TempDir(), "doctor")
 	code := p.exits(t)
-	if want := "\nRuntimes\n  none: install Node.js, Python 3, PHP, Ruby or Go\n"; code != 0 || !strings.Contains(p.out.String(), want) {
+	if want := "\n  no language: install Node.js, Bun, Deno, Python 3, PHP, Ruby or Go\n"; code != 0 || !strings.Contains(p.out.String(), want) {
 		t.Errorf("exit code %d, says\n%s%s", code, p.out.String(), p.log.String())
+	}
+}
+
+// TestDoctorForPrograms says the same in JSON.
+func TestDoctorForPrograms(t *testing.T) {
+	t.Parallel()
+	p := command(t, pathWith(t, "node"), "doctor", "-json")
+	code := p.exits(t)
+	var d struct {
+		Machine  struct{ OS string }
+		Runtimes []struct {
+			ID, Version, Command, NativeLogs string
+			Concurrency                      int
+		}
+		Isolation string
+		Limits    []struct {
+			Name     string
+			Enforced bool
+		}
+		Missing []struct{ Of, Why string }
+	}
+	if err := json.Unmarshal([]byte(p.out.String()), &d); code != 0 || err != nil {
+		t.Fatalf("exit code %d, %v\n%s", code, err, p.out.String())
+	}
+	if len(d.Runtimes) != 2 || !filepath.IsAbs(d.Runtimes[0].Command) || strings.Count(d.Runtimes[0].Version, ".") != 2 || d.Runtimes[0].Concurrency != 100 ||
+		d.Runtimes[1].ID != "exec-1" || d.Runtimes[1].Command != "" || d.Runtimes[1].NativeLogs != "instance" {
+		t.Errorf("runtimes %+v", d.Runtimes)
+	}
+	if d.Machine.OS != runtime.GOOS || len(d.Limits) != 5 || !d.Limits[4].Enforced || !regexp.MustCompile(`^(none|restricted|userns|full)$`).MatchString(d.Isolation) {
+		t.Errorf("%+v", d)
+	}
+	for _, m := range d.Missing {
+		if m.Of == "" || m.Why == "" || m.Of == "node" {
+			t.Errorf("missing %+v", m)
+		}
 	}
 }

@@ -32,7 +32,7 @@ func TestStartUp(t *testing.T) {
 	}
 	want := regexp.MustCompile(`^fnkit listening on http://127\.0\.0\.1:[0-9]+
   projects   shop, blog
-  runtimes   node-[0-9.]+
+  runtimes   node-[0-9.]+, exec-1
   isolation  (none|restricted|userns|full): functions (are|have) .*
   data       ` + regexp.QuoteMeta(data) + `
 Try:  curl -H 'X-Appwrite-Project: shop' -H 'X-Appwrite-Key: <key>' ` + p.url + `/v1/functions
@@ -47,7 +47,7 @@ func TestOnlyTheRuntimesAskedFor(t *testing.T) {
 	t.Parallel()
 	path := pathWith(t, "node", "go")
 	all := serve(t, path, filepath.Join(t.TempDir(), "data")).must(t, 200, "GET", "/v1/functions/runtimes", nil).items("runtimes")
-	if len(all) != 2 {
+	if len(all) != 3 {
 		t.Fatalf("found %v", all)
 	}
 	id, other := all[1]["$id"].(string), all[0]["$id"].(string)

@@ -68,7 +68,7 @@ func program(t testing.TB) string {
 	return built
 }
 
-const patience = 15 * time.Second
+const patience = time.Minute
 
 // open opens a Box on the plugin of testdata. A data race there fails the test here.
 func open(t testing.TB, cfg pluginbox.Config, args ...string) (*pluginbox.Box, *journal) {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -139,11 +140,14 @@ func tree(t *testing.T, dir string) (found []process) {
 	return found
 }
 
+// sleeps matches what user code starts.
+var sleeps = regexp.MustCompile(`^([a-z/]*/)?sleep `)
+
 // child returns a Box's processes when one of them is what user code started.
 func child(t *testing.T, dir string) []process {
 	t.Helper()
 	all := tree(t, dir)
-	if !slices.ContainsFunc(all, func(p process) bool { return strings.HasPrefix(p.args, "sleep ") }) {
+	if !slices.ContainsFunc(all, func(p process) bool { return sleeps.MatchString(p.args) }) {
 		t.Fatalf("processes %v: there is nothing to kill", all)
 	}
 	return all
@@ -182,7 +186,7 @@ func TestStopKillsWhatUserCodeStarted(t *testing.T) {
 				dir := t.TempDir()
 				box := openTier(t, dir, tier, f.key)
 				code := t.TempDir()
-				if err := os.CopyFS(code, os.DirFS("testdata/"+f.key)); err != nil {
+				if err := os.CopyFS(code, os.DirFS(f.source(t))); err != nil {
 					t.Fatal(err)
 				}
 				spec := sandbox.Spec{ID: f.key, Runtime: runtimeOf(t, box, f.key), Dir: code, Entrypoint: f.entrypoint}
@@ -508,7 +512,7 @@ func TestCapabilitiesNameWhatIsMissing(t *testing.T) {
 	}
 	defer box.Close()
 	c, err := box.Capabilities(t.Context())
-	if err != nil || len(c.Runtimes) > 0 || c.Isolation != sandbox.IsolationNone {
+	if err != nil || len(c.Runtimes) != 1 || c.Runtimes[0].ID != "exec-1" || c.Isolation != sandbox.IsolationNone {
 		t.Errorf("%+v, %v", c, err)
 	}
 	hint := func(n string) bool { return strings.HasPrefix(n, "node: install ") }

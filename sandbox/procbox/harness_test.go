@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -146,66 +145,6 @@ module.exports = ({ res }) => {
 };
 `})
 	f.get("/").text(t, `{"set-cookie":["a=1","b=2"],"content-type":"application/json","x-more":"yes"}`)
-}
-
-func TestNodeStrayErrorsAreLogged(t *testing.T) {
-	t.Parallel()
-	f := deploy(t, "node", "index.js", "", source{"index.js": `
-module.exports = async ({ req, res, error }) => {
-  if (req.path === '/reject') Promise.reject(new Error('stray'));
-  if (req.path === '/throw') setImmediate(() => { throw new Error('stray'); });
-  await new Promise((resolve) => setTimeout(resolve, 20));
-  return res.text('lives');
-};
-`})
-	for _, path := range []string{"/reject", "/throw"} {
-		r := f.get(path)
-		r.text(t, "lives")
-		if got := r.logs[sandbox.Stderr].String(); !strings.Contains(got, "Error: stray") {
-			t.Errorf("%s: errors %q", path, got)
-		}
-	}
-	f.get("/").text(t, "lives")
-}
-
-func TestConsoleOfCallsIsNotMixed(t *testing.T) {
-	t.Parallel()
-	for key, code := range map[string]source{
-		"node": {"main": `
-module.exports = async ({ req, res }) => {
-  for (let i = 0; i < 20; i++) {
-    console.error(req.query.n);
-    await new Promise(setImmediate);
-  }
-  return res.empty();
-};
-`},
-		"python": {"main": `
-import sys, time
-def main(context):
-    for i in range(20):
-        print(context.req.query["n"], file=sys.stderr)
-        time.sleep(0.001)
-    return context.res.empty()
-`},
-	} {
-		t.Run(key, func(t *testing.T) {
-			t.Parallel()
-			f := deploy(t, key, "main", "", code)
-			var calls sync.WaitGroup
-			for n := range 16 {
-				calls.Go(func() {
-					word := strconv.Itoa(1000 + n)
-					r := f.get("/?n=" + word)
-					_, lines, _ := strings.Cut(r.logs[sandbox.Stdout].String(), "\n")
-					if want := strings.Repeat(word+"\n", 20); lines != want {
-						t.Errorf("logs of %s: %q", word, lines)
-					}
-				})
-			}
-			calls.Wait()
-		})
-	}
 }
 
 func TestPythonImports(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
@@ -25,6 +26,7 @@ type instance struct {
 	env     map[string]string // at its start
 	memory  int64             // its limit
 	conn    *frame.Conn
+	web     *web // instead of conn, if the program serves HTTP itself
 	scratch string
 	output  tail
 	dead    chan struct{} // closed when the process group is gone and nothing is left
@@ -56,6 +58,11 @@ func (b *Box) Start(ctx context.Context, spec sandbox.Spec) (sandbox.Instance, e
 	if err != nil {
 		return sandbox.Instance{}, err
 	}
+	if t.lang.web {
+		if why := checkExecutable(spec.Dir, spec.Entrypoint); why != "" {
+			return sandbox.Instance{}, &sandbox.LoadError{Reason: why}
+		}
+	}
 	if spec.Network, err = b.network(spec.Network, b.cfg.Network); err != nil {
 		return sandbox.Instance{}, fmt.Errorf("procbox: start %s: %w", spec.Runtime, err)
 	}
@@ -68,6 +75,9 @@ func (b *Box) Start(ctx context.Context, spec sandbox.Spec) (sandbox.Instance, e
 	if !spare && err == nil {
 		i, err = b.fresh(ctx, t, spec)
 	}
+	if none := (*fs.PathError)(nil); t.lang.web && errors.As(err, &none) && none.Op == "fork/exec" {
+		err = &sandbox.LoadError{Reason: none.Err.Error()}
+	}
 	if i == nil {
 		return sandbox.Instance{}, fmt.Errorf("procbox: start %s: %w", spec.Runtime, err)
 	}
@@ -75,10 +85,8 @@ func (b *Box) Start(ctx context.Context, spec sandbox.Spec) (sandbox.Instance, e
 		err = b.bind(ctx, i, spec)
 	}
 	if err != nil {
-		select {
-		case <-i.conn.Done(): // it ends by itself, and then it is known how
-		default:
-			b.end(i, "")
+		if i.conn == nil || i.conn.Err() == nil {
+			b.end(i, "") // else it ends by itself, and then it is known how
 		}
 		<-i.dead
 		switch {
@@ -139,6 +147,9 @@ func (b *Box) launch(t tool, spec sandbox.Spec, spare *spareKey) (*instance, err
 	if t.lang.file == "" {
 		i.env = overlay(i.env, spec.Env)
 	}
+	if t.lang.web {
+		i.env = overlay(i.env, inherited)
+	}
 	if spare != nil {
 		i.spareOf = *spare
 		spec.Dir, err = i.lateDir()
@@ -183,9 +194,20 @@ func (b *Box) plan(t tool, spec sandbox.Spec, i *instance) (confine.Plan, error)
 	if !b.host.Namespaces() {
 		p.Temp = i.scratch
 	}
+	if t.lang.web {
+		p.Dir = b.at(spec.Dir, codeDir)
+		p.Args = []string{filepath.Join(p.Dir, filepath.FromSlash(spec.Entrypoint))}
+		return p, nil
+	}
 	if t.lang.file == "" {
 		p.Args = []string{program(b.at(spec.Dir, codeDir))}
 		return p, nil
+	}
+	if t.lang.starts != nil {
+		p.Env = list(overlay(i.env, t.lang.starts(b.at(spec.Dir, codeDir))))
+	}
+	if t.lang.reserves != nil {
+		p.Reserved = t.lang.reserves(t.runtime.Version)
 	}
 	file, err := b.state.harness(t.lang.file)
 	if err != nil {
@@ -203,8 +225,12 @@ func mark(scratch string) string { return "FNKIT_SCRATCH=" + scratch + "/" }
 
 // baseEnv is what the runtime itself needs.
 func (b *Box) baseEnv(t tool, scratch string) map[string]string {
+	path := b.cfg.Path
+	if t.path != "" {
+		path = filepath.Dir(t.path) + string(os.PathListSeparator) + path
+	}
 	return map[string]string{
-		"PATH": filepath.Dir(t.path) + string(os.PathListSeparator) + b.cfg.Path, "LANG": "C.UTF-8",
+		"PATH": path, "LANG": "C.UTF-8",
 		"HOME": b.at(filepath.Join(scratch, "home"), confine.Home), "TMPDIR": b.at(filepath.Join(scratch, "tmp"), "/tmp"),
 	}
 }
@@ -226,23 +252,24 @@ func list(env map[string]string) []string {
 
 // run starts the process and the goroutines that watch it.
 func (b *Box) run(i *instance, p confine.Plan) error {
-	host, child, err := channel()
+	cmd := &exec.Cmd{Stdout: &i.output, Stderr: &i.output, WaitDelay: exitGrace}
+	host, child, err := i.open(cmd)
 	if err != nil {
 		return err
 	}
 	defer child.Close()
 	p.Channel = child
-	i.job, err = b.job(&exec.Cmd{Stdout: &i.output, Stderr: &i.output, WaitDelay: exitGrace}, p)
+	i.job, err = b.job(cmd, p)
 	if err != nil {
-		host.Close()
+		i.hangUp(host)
 		return err
 	}
 	if err := b.admit(i); err != nil {
-		host.Close()
+		i.hangUp(host)
 		return errors.Join(err, i.job.close())
 	}
 	if err := i.launch(host); err != nil {
-		host.Close()
+		i.hangUp(host)
 		b.remove(i)
 		close(i.dead)
 		b.active.Done()
@@ -250,12 +277,38 @@ func (b *Box) run(i *instance, p confine.Plan) error {
 	}
 	err = b.state.use(i.scratch, i.job.cmd.Process.Pid)
 	go b.watch(i)
-	go b.watchChannel(i)
+	if i.conn != nil {
+		go b.watchChannel(i)
+	}
 	if err != nil {
 		b.end(i, "")
 		<-i.dead
 	}
 	return err
+}
+
+// open makes the instance's channel: child is what the process inherits, host this
+// side's end of it if calls are frames.
+func (i *instance) open(cmd *exec.Cmd) (host, child *os.File, err error) {
+	if !i.lang.web {
+		return channel()
+	}
+	if i.web, child, err = newWeb(i.scratch, i.env, &i.output); err == nil {
+		cmd.Stdout, cmd.Stderr = i.web.console.streams[0].program, i.web.console.streams[1].program
+	}
+	return nil, child, err
+}
+
+// hangUp closes the channel.
+func (i *instance) hangUp(host *os.File) {
+	switch {
+	case i.web != nil:
+		i.web.Close()
+	case i.conn != nil:
+		i.conn.Close()
+	default:
+		host.Close()
+	}
 }
 
 // launch starts the process, unless the Box has ended it already.
@@ -268,12 +321,19 @@ func (i *instance) launch(host *os.File) error {
 	if err := i.job.start(); err != nil {
 		return err
 	}
+	if i.web != nil {
+		i.web.console.inherit()
+		return nil
+	}
 	i.conn = frame.New(host)
 	return nil
 }
 
 // greet waits until the harness is ready.
 func (i *instance) greet(ctx context.Context) error {
+	if i.web != nil {
+		return ctx.Err()
+	}
 	_, err := i.conn.Ready(ctx)
 	i.ready = err == nil
 	return err
@@ -281,6 +341,10 @@ func (i *instance) greet(ctx context.Context) error {
 
 // bind has the harness load the function's code.
 func (b *Box) bind(ctx context.Context, i *instance, spec sandbox.Spec) error {
+	if i.web != nil {
+		i.bound.Store(true)
+		return ctx.Err()
+	}
 	bound, err := i.conn.Bind(ctx, frame.Bind{
 		Root: b.at(spec.Dir, codeDir), Entrypoint: spec.Entrypoint, Env: overlay(i.env, spec.Env), Workers: i.info.Concurrency,
 	})

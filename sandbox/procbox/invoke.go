@@ -25,6 +25,9 @@ func (b *Box) Invoke(ctx context.Context, id string, r sandbox.Request, s sandbo
 	if i == nil || !i.bound.Load() {
 		return sandbox.Result{Unsent: true, Retire: true}, sandbox.ErrGone
 	}
+	if i.web != nil {
+		return b.invokeWeb(ctx, i, r, s)
+	}
 	head := heads.Get().(*[]byte)
 	defer heads.Put(head)
 	*head = appendCallHead((*head)[:0], &r)

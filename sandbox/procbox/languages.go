@@ -3,7 +3,9 @@ package procbox
 import (
 	"context"
 	"path/filepath"
+	"slices"
 
+	"github.com/fnkit/fnkit/sandbox"
 	"github.com/fnkit/fnkit/sandbox/procbox/harness"
 )
 
@@ -17,6 +19,8 @@ type language struct {
 	probe []string
 	argv  []string // options before the harness file
 	file  string   // of the harness; empty: the build makes the program
+	// web: the entrypoint is a program that serves HTTP on a socket it inherits.
+	web bool
 	// killsCall: on RESET the harness ends the call's process alone, and
 	// confirms with RESET.
 	killsCall bool
@@ -28,7 +32,13 @@ type language struct {
 	// loading it would otherwise compute each time. That it fails does not matter.
 	caches func(tool, dir string) []string
 	// env is added to the environment of build commands in dir.
-	env     func(dir string) map[string]string
+	env func(dir string) map[string]string
+	// starts is added to the environment that it starts in, for code in dir.
+	starts func(dir string) map[string]string
+	// reserves is how much memory a version reserves without using it.
+	reserves func(version string) int64
+	// proc: it does not start without /proc.
+	proc    bool
 	install string // what to install where it is missing
 }
 
@@ -36,8 +46,26 @@ var languages = []language{
 	{
 		key: "node", commands: []string{"node", "nodejs", "node[0-9]*"},
 		probe: []string{"-p", "process.versions.node+'\\n'+process.execPath"},
-		argv:  []string{"--no-warnings"}, file: "node.js",
+		argv:  []string{"--no-warnings"}, file: "node.cjs",
 		install: "install Node.js 16 or newer (command node)",
+	},
+	{
+		key: "bun", commands: []string{"bun"}, probe: []string{"--version"},
+		argv: []string{"--no-install"}, file: "node.cjs", proc: true,
+		reserves: func(version string) int64 {
+			if slices.Contains([]string{"1.0", "1.1", "1.2"}, version) {
+				return 16 << 30
+			}
+			return 0
+		},
+		install: "install Bun 1.0 or newer (command bun)",
+	},
+	{
+		key: "deno", commands: []string{"deno"}, probe: []string{"--version"},
+		argv: []string{"run", "--quiet", "--no-prompt", "--allow-all"}, file: "node.cjs",
+		reserves: func(string) int64 { return 512 << 20 },
+		env:      denoCache, starts: denoCache,
+		install: "install Deno 2.0 or newer (command deno)",
 	},
 	{
 		key: "python", commands: []string{"python3", "python3.[0-9]*"},
@@ -73,6 +101,12 @@ var languages = []language{
 		settings: harness.GoSettings,
 		install:  "install Go 1.23 or newer (command go)",
 	},
+	{key: sandbox.Exec, web: true, build: buildExecutable},
+}
+
+// denoCache has Deno keep what a build downloads in the deployment, and find it there.
+func denoCache(dir string) map[string]string {
+	return map[string]string{"DENO_DIR": filepath.Join(dir, ".fnkit", "deno"), "DENO_NO_UPDATE_CHECK": "1", "NO_COLOR": "1"}
 }
 
 // compileAll keeps bytecode beside each file, whatever is there already. It is of one

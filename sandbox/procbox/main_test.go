@@ -1,9 +1,17 @@
 package procbox_test
 
 import (
+	"os"
 	"testing"
 
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if dir := builtProgram; dir != "" {
+			os.RemoveAll(dir)
+		}
+		os.Exit(code)
+	}))
+}

@@ -127,7 +127,7 @@ func New(cfg Config) (*Box, error) {
 	}
 	b := &Box{cfg: cfg, log: cfg.Logger, state: st, host: host, instances: map[string]*instance{}, spares: newSpares(), turns: make(chan struct{}, turns)}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
-	b.tools = sync.OnceValue(func() []tool { return findTools(b.ctx, cfg) })
+	b.tools = sync.OnceValue(func() []tool { return slices.DeleteFunc(findTools(b.ctx, cfg), b.cannotRun) })
 	return b, nil
 }
 
@@ -172,12 +172,35 @@ func (b *Box) Capabilities(context.Context) (sandbox.Capabilities, error) {
 		found[t.lang.key] = true
 	}
 	for _, l := range languages {
-		if !found[l.key] && b.cfg.wants(l.key) {
+		if b.cannotRun(tool{lang: &l}) && b.cfg.wants(l.key) {
+			c.Notes = append(c.Notes, l.key+": not at this isolation, since it does not start without /proc")
+		} else if !found[l.key] && b.cfg.wants(l.key) {
 			c.Notes = append(c.Notes, l.key+": "+l.install)
 		}
 	}
 	return c, nil
 }
+
+// Command is an interpreter or a compiler that a Box has found.
+type Command struct {
+	Runtime string // the id of its runtime
+	Version string // as it says itself, such as "20.20.2"
+	Path    string
+}
+
+// Commands lists what the runtimes of the Capabilities are run with, in their order.
+// Runtimes that need none are left out.
+func (b *Box) Commands() (all []Command) {
+	for _, t := range b.tools() {
+		if t.path != "" {
+			all = append(all, Command{t.runtime.ID, t.version, t.path})
+		}
+	}
+	return all
+}
+
+// cannotRun reports whether the isolation that was reached keeps a tool from starting.
+func (b *Box) cannotRun(t tool) bool { return t.lang.proc && b.confines() && !b.host.Namespaces() }
 
 // networks are the policies that the Box can enforce for what its configuration allows most.
 func (b *Box) networks(most string) []sandbox.Network {

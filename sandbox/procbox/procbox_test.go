@@ -4,8 +4,11 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -13,64 +16,39 @@ import (
 	"github.com/fnkit/fnkit/internal/require"
 	"github.com/fnkit/fnkit/sandbox"
 	"github.com/fnkit/fnkit/sandbox/procbox"
-	"github.com/fnkit/fnkit/sandbox/procbox/testdata/left"
 	"github.com/fnkit/fnkit/sandbox/sandboxtest"
 )
 
-type fixture struct {
-	key, entrypoint string
-	lacks           []string
-}
-
-// fixtures are the functions of testdata, one for each language.
-var fixtures = []fixture{
-	{"node", "index.js", nil},
-	{"python", "main.py", nil},
-	{"php", "index.php", []string{"closed", "given", "load-exits"}},
-	{"ruby", "index.rb", []string{"closed", "given", "load-exits"}},
-	{"go", "main.go", []string{"load", "native", "cookies", "body-json-charset", "body-json-bad", "stream", "breaks", "endless", "closed", "waits"}},
-}
-
-// TestDriver runs the suite at the best tier in all languages, and at each other in
-// one; TestTiers tries the rest.
-func TestDriver(t *testing.T) {
-	t.Parallel()
-	for _, f := range fixtures {
-		t.Run(f.key, func(t *testing.T) {
-			t.Parallel()
-			suite(t, "full", f)
-		})
-	}
-	for _, tier := range []string{"userns", "restricted", "none"} {
-		t.Run(tier, func(t *testing.T) {
-			t.Parallel()
-			suite(t, tier, fixtures[1])
-		})
-	}
-}
-
-// suite runs the suite on a driver of a tier, prepared by the last functions.
-func suite(t *testing.T, tier string, f fixture, prepare ...func(*procbox.Box)) {
+// source is the folder of a function.
+func (f fixture) source(t testing.TB) string {
 	t.Helper()
-	another := func(t testing.TB) sandboxtest.Other {
-		dir := t.TempDir()
-		return sandboxtest.Other{
-			Driver: openBox(t, procbox.Config{Dir: dir, Languages: []string{f.key}, Isolation: tier}),
-			Left:   func(testing.TB) []string { return left.Of(dir) },
-		}
+	if f.folder != "" {
+		return filepath.Join("testdata", f.folder)
 	}
-	if tier != "full" { // that is the best there is
-		requireTier(t, tier)
+	require.Command(t, "go")
+	dir, err := execProgram()
+	if err != nil {
+		t.Fatal(err)
 	}
-	box := openBox(t, procbox.Config{Dir: t.TempDir(), Languages: []string{f.key}, Isolation: tier})
-	for _, p := range prepare {
-		p(box)
-	}
-	sandboxtest.Run(t, sandboxtest.Target{
-		Open:   another,
-		Driver: box, Runtime: runtimeOf(t, box, f.key), Source: "testdata/" + f.key, Entrypoint: f.entrypoint, Lacks: f.lacks,
-	})
+	return dir
 }
+
+// builtProgram is the folder that execProgram made; TestMain removes it.
+var builtProgram string
+
+// execProgram compiles the program of testdata/exec once, and returns its folder.
+var execProgram = sync.OnceValues(func() (dir string, err error) {
+	if dir, err = os.MkdirTemp("", "fnkit-exec-"); err != nil {
+		return "", err
+	}
+	builtProgram = dir
+	cmd := exec.Command("go", "build", "-o", filepath.Join(dir, "server"), "./testdata/exec/main.go")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return dir, nil
+})
 
 func BenchmarkInvoke(b *testing.B) {
 	for _, f := range fixtures {
@@ -78,7 +56,7 @@ func BenchmarkInvoke(b *testing.B) {
 			b.Run(f.key+"/"+tier, func(b *testing.B) {
 				box := openTier(b, b.TempDir(), tier, f.key)
 				sandboxtest.Benchmark(b, sandboxtest.Target{
-					Driver: box, Runtime: runtimeOf(b, box, f.key), Source: "testdata/" + f.key, Entrypoint: f.entrypoint,
+					Driver: box, Runtime: runtimeOf(b, box, f.key), Source: f.source(b), Entrypoint: f.entrypoint,
 				})
 			})
 		}
@@ -167,15 +145,22 @@ func requireTier(t testing.TB, tier string) {
 // runtimeOf returns a language's runtime on this machine, or skips the test.
 func runtimeOf(t testing.TB, box sandbox.Driver, key string) string {
 	t.Helper()
+	r, ok := runtimeNamed(t, box, key)
+	if !ok {
+		require.Missing(t, key, "no such runtime was found")
+	}
+	return r.ID
+}
+
+func runtimeNamed(t testing.TB, box sandbox.Driver, key string) (r sandbox.Runtime, ok bool) {
+	t.Helper()
 	c, err := box.Capabilities(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, r := range c.Runtimes {
-		if r.Key == key {
-			return r.ID
-		}
+	i := slices.IndexFunc(c.Runtimes, func(r sandbox.Runtime) bool { return r.Key == key })
+	if i < 0 {
+		return r, false
 	}
-	require.Missing(t, key, "no such runtime was found")
-	return ""
+	return c.Runtimes[i], true
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"runtime"
 	"syscall"
@@ -22,3 +23,12 @@ func killGroup(int) {}
 func channel() (host, child *os.File, err error) { return nil, nil, supported() }
 
 func allocated(info fs.FileInfo) int64 { return info.Size() }
+
+func setBlocking(*os.File) error { return supported() }
+
+const (
+	nonePending = iota
+	somePending
+)
+
+func pending(net.Conn) int { return nonePending }

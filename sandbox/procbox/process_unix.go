@@ -4,6 +4,7 @@ package procbox
 
 import (
 	"io/fs"
+	"net"
 	"os"
 	"syscall"
 )
@@ -46,4 +47,35 @@ func allocated(info fs.FileInfo) int64 {
 		return int64(st.Blocks) * 512
 	}
 	return info.Size()
+}
+
+// setBlocking makes a descriptor what programs expect of one that they inherit.
+func setBlocking(f *os.File) error {
+	return os.NewSyscallError("fcntl", syscall.SetNonblock(int(f.Fd()), false))
+}
+
+// What pending tells of a connection.
+const (
+	nonePending = iota // a read would wait
+	somePending
+	endPending
+)
+
+// pending tells what there is to read, without reading it.
+func pending(conn net.Conn) int {
+	state := endPending
+	raw, err := conn.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return state
+	}
+	raw.Control(func(fd uintptr) {
+		var p [1]byte
+		switch n, _, err := syscall.Recvfrom(int(fd), p[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT); {
+		case err == syscall.EAGAIN:
+			state = nonePending
+		case err == nil && n > 0:
+			state = somePending
+		}
+	})
+	return state
 }

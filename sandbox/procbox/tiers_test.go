@@ -29,8 +29,14 @@ func TestTiers(t *testing.T) {
 			t.Run(tier+"/"+f.key, func(t *testing.T) {
 				t.Parallel()
 				box := openTier(t, t.TempDir(), tier, f.key)
+				if why, ok := f.notAt[tier]; ok {
+					if r, ok := runtimeNamed(t, box, f.key); ok {
+						t.Errorf("%s is offered", r.ID)
+					}
+					t.Skip(why)
+				}
 				code := t.TempDir()
-				if err := os.CopyFS(code, os.DirFS("testdata/"+f.key)); err != nil {
+				if err := os.CopyFS(code, os.DirFS(f.source(t))); err != nil {
 					t.Fatal(err)
 				}
 				id := runtimeOf(t, box, f.key)
@@ -234,7 +240,7 @@ func BenchmarkStart(b *testing.B) {
 				variants = append(variants, &variant{name: tier, box: openTier(b, b.TempDir(), tier, f.key)})
 			}
 			code := b.TempDir()
-			if err := os.CopyFS(code, os.DirFS("testdata/"+f.key)); err != nil {
+			if err := os.CopyFS(code, os.DirFS(f.source(b))); err != nil {
 				b.Fatal(err)
 			}
 			for b.Loop() {

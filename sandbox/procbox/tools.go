@@ -21,6 +21,7 @@ type tool struct {
 	lang    *language
 	path    string
 	runtime sandbox.Runtime
+	version string // as it says itself
 }
 
 // probeTimeout is how long a command may take to say its version.
@@ -62,6 +63,9 @@ func (l *language) available() bool {
 // manager has one script under many names: once it has answered under one, it
 // is not asked again, since it takes seconds to say which versions it is not.
 func (l *language) find(ctx context.Context, path string) []tool {
+	if l.web {
+		return []tool{{lang: l, runtime: sandbox.RuntimeFor(l.key, execVersion, arch())}}
+	}
 	var tools []tool
 	seen := map[string]bool{}
 	for _, name := range l.candidates(path) {
@@ -143,7 +147,7 @@ func (l *language) ask(ctx context.Context, command, path string) (tool, bool) {
 			command = real
 		}
 	}
-	return tool{l, command, sandbox.RuntimeFor(l.key, number, arch())}, true
+	return tool{l, command, sandbox.RuntimeFor(l.key, number, arch()), number}, true
 }
 
 // arch is the machine's architecture as runtimes name it.

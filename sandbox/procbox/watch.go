@@ -65,6 +65,9 @@ func (b *Box) end(i *instance, why string) {
 func (b *Box) watch(i *instance) {
 	defer b.active.Done()
 	err := i.job.wait()
+	if i.web != nil {
+		i.web.console.drain()
+	}
 	i.mu.Lock()
 	i.reaped = true
 	crashed := !i.ending
@@ -74,7 +77,7 @@ func (b *Box) watch(i *instance) {
 	why := i.crash
 	i.mu.Unlock()
 	b.remove(i) // nobody can make it an instance after this
-	i.conn.Close()
+	i.hangUp(nil)
 	if err := errors.Join(i.job.close(), b.state.release(i.scratch)); err != nil {
 		b.log.Warn("remove what is left of an instance", "instance", i.info.ID, "error", err)
 	}
@@ -105,11 +108,15 @@ func (b *Box) watchChannel(i *instance) {
 
 // reason says how the process ended by itself.
 func (i *instance) reason(err error) string {
-	if why := i.job.failure(); why != "" {
+	why := i.job.failure()
+	if i.web != nil && strings.HasPrefix(why, "run ") {
+		return "it could not be started: " + why // its file is no program, or needs an interpreter that is not there
+	}
+	if why != "" {
 		i.refused = true
 		return "it could not be shut in: " + why
 	}
-	why := exitReason(err, i.output.String())
+	why = exitReason(err, i.output.String())
 	if i.job.outOfMemory() {
 		why = overMemory(i.memory) + ": " + why
 	}

@@ -200,4 +200,4 @@ func (s *suite) environ(t *testing.T, id string) {
 }
 
 // ofRuntimes are variables that runtimes, shells and systems set by themselves.
-var ofRuntimes = []string{"PATH", "HOME", "TMPDIR", "LANG", "LC_CTYPE", "PWD", "SHLVL", "_", "__CF_USER_TEXT_ENCODING"}
+var ofRuntimes = []string{"PATH", "HOME", "TMPDIR", "LANG", "LC_CTYPE", "PWD", "SHLVL", "_", "__CF_USER_TEXT_ENCODING", "LISTEN_FDS", "FNKIT_SOCKET"}

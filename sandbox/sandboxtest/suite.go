@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -117,7 +118,8 @@ const patience = time.Minute
 // suite is a target that was built.
 type suite struct {
 	Target
-	dir string // the artefact
+	dir   string   // the artefact
+	slots sync.Map // instance → chan struct{}: a place for each call that it serves at once
 }
 
 var environment = map[string]string{"FIXTURE": "välue", "EMPTY": ""}
@@ -181,6 +183,7 @@ func (s *suite) startSpec(t testing.TB, spec sandbox.Spec) string {
 	if i.ID != spec.ID || i.Project != spec.Project || i.Function != spec.Function || i.Deployment != spec.Deployment || i.Concurrency < 1 {
 		t.Errorf("started %+v for %+v", i, spec)
 	}
+	s.slots.Store(spec.ID, make(chan struct{}, max(1, i.Concurrency)))
 	t.Cleanup(func() {
 		if err := s.Driver.Stop(context.Background(), spec.ID); err != nil {
 			t.Errorf("stop: %v", err)
@@ -245,6 +248,13 @@ func (s *suite) calling(ctx context.Context, id string, r sandbox.Request) *Reco
 // begin begins a call whose response goes to a sink; how it ends goes to rec.
 func (s *suite) begin(ctx context.Context, id string, r sandbox.Request, to sandbox.Sink, rec *Recorder) {
 	go func() {
+		if slots, ok := s.slots.Load(id); ok {
+			select {
+			case slots.(chan struct{}) <- struct{}{}:
+				defer func() { <-slots.(chan struct{}) }()
+			case <-ctx.Done():
+			}
+		}
 		rec.result, rec.err = s.Driver.Invoke(ctx, id, r, to)
 		close(rec.over)
 	}()

@@ -222,7 +222,7 @@ const anything = "*"
 func (s *scene) hostileBuild(commands, failure string) {
 	s.t.Helper()
 	dir := s.t.TempDir()
-	if err := os.CopyFS(dir, os.DirFS("testdata/"+s.key)); err != nil {
+	if err := os.CopyFS(dir, os.DirFS(folder(s.key))); err != nil {
 		s.t.Fatal(err)
 	}
 	var logs bytes.Buffer

@@ -52,7 +52,15 @@ const (
 	victimSecret = "the victim's secret"
 )
 
-var entrypoints = map[string]string{"python": "main.py", "node": "index.js", "go": "main.go"}
+var entrypoints = map[string]string{"python": "main.py", "node": "index.mjs", "bun": "index.mjs", "deno": "index.mjs", "go": "main.go"}
+
+// folder has the hostile function of a language.
+func folder(key string) string {
+	if key == "bun" || key == "deno" {
+		key = "node"
+	}
+	return "testdata/" + key
+}
 
 // open makes a scene at a tier, or skips the test.
 func open(t *testing.T, tier, key string, change ...func(*procbox.Config)) *scene {
@@ -140,7 +148,7 @@ func (s *scene) abstract() string { return "fnkit-attack-" + strconv.Itoa(s.port
 func (s *scene) deploy(key string) string {
 	s.t.Helper()
 	dir := s.t.TempDir()
-	if err := os.CopyFS(dir, os.DirFS("testdata/"+key)); err != nil {
+	if err := os.CopyFS(dir, os.DirFS(folder(key))); err != nil {
 		s.t.Fatal(err)
 	}
 	var logs bytes.Buffer
@@ -193,6 +201,15 @@ func (*reply) Log(sandbox.Stream, []byte)       {}
 // ask has an instance do something and returns what came of it.
 func (s *scene) ask(id, op string, args ...any) (string, sandbox.Result, error) {
 	s.t.Helper()
+	return s.askWithin(patience, id, op, args...)
+}
+
+// spoiled is how long a call may take whose harness the function has spoiled.
+const spoiled = time.Second
+
+// askWithin is ask with a deadline.
+func (s *scene) askWithin(d time.Duration, id, op string, args ...any) (string, sandbox.Result, error) {
+	s.t.Helper()
 	if args == nil {
 		args = []any{}
 	}
@@ -200,7 +217,7 @@ func (s *scene) ask(id, op string, args ...any) (string, sandbox.Result, error) 
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(s.t.Context(), d)
 	defer cancel()
 	var r reply
 	res, err := s.box.Invoke(ctx, id, sandbox.Request{

@@ -141,7 +141,7 @@ func (h *Host) limits(p Plan) []limit {
 		add(unix.RLIMIT_NPROC, sharedProcesses)
 	}
 	if p.Memory > 0 && (h.groups == nil || !h.groups.has("memory")) {
-		add(unix.RLIMIT_DATA, p.Memory+dataSlack)
+		add(unix.RLIMIT_DATA, p.Memory+dataSlack+p.Reserved)
 	}
 	return all
 }

@@ -73,7 +73,10 @@ type Plan struct {
 	// needs a file tree of its own. Empty: all is known.
 	Late string
 
-	Memory    int64   // bytes; 0: unlimited
+	Memory int64 // bytes; 0: unlimited
+	// Reserved is how much memory the program reserves without using it. It is not counted
+	// where only reservations can be limited.
+	Reserved  int64
 	CPUs      float64 // 0: unlimited
 	Processes int     // and threads; 0: unlimited
 	FileSize  int64   // bytes of one file; 0: unlimited

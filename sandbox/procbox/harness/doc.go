@@ -42,6 +42,8 @@
 // started in the same way, except that the environment of the user code is
 // there from the start: package-level code may read it.
 //
+// A program that serves HTTP itself, of runtime [sandbox.Exec], has no harness.
+//
 // The folder golang holds the harness of Go functions, and types-for-go the module
 // it shares with them: a copy, so that builds need no network, whose loggers
 // hand lines to the harness instead of writing files. Functions are built with
@@ -55,7 +57,7 @@ import (
 
 // Files are the harness programs by file name.
 //
-//go:embed *.js *.[pr]*
+//go:embed *.cjs *.[pr]*
 var Files embed.FS
 
 // Build is what a language's own build step gets. The source may be hostile, and

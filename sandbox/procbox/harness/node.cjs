@@ -1,5 +1,5 @@
 'use strict';
-// Runs JavaScript functions for the process driver. The channel's protocol is
+// Runs JavaScript functions for the process driver: in Node.js, Bun and Deno. The channel's protocol is
 // described in package frame; what user code sees is the open runtimes' contract.
 
 const { AsyncLocalStorage } = require('async_hooks');
@@ -16,7 +16,9 @@ const PIECE = 64 << 10; // body bytes in one frame
 const LOG_BATCH = 32 << 10;
 const LOG_QUEUE = 8 << 20; // characters of logs waiting to be sent; more are dropped
 const LINE_LIMIT = 8000;
+const BODY_LIMIT = 20 << 20; // of a request
 const NONE = Buffer.alloc(0);
+const { Bun, Deno } = globalThis;
 
 // What tells this program's calls apart in the console and in stray errors.
 const current = new AsyncLocalStorage();
@@ -138,15 +140,50 @@ function onFrame(id, type, flags, payload) {
 }
 
 async function connect() {
-  socket = new net.Socket({
-    fd: 3, readable: true, writable: true,
-    onread: { buffer: Buffer.allocUnsafe(256 << 10), callback: onBytes },
-  });
-  const gone = () => process.reallyExit(0);
-  socket.on('end', gone).on('close', gone).on('error', gone);
+  socket = Bun ? await bunSocket() : netSocket();
   process.on('exit', flush); // the system takes it at once if there is room
   if (process.env.FNKIT_REHEARSE) await rehearse().catch(ignore);
-  frame(0, READY, 0, Buffer.from(JSON.stringify({ protocol: 1, version: process.versions.node })));
+  const version = Bun?.version ?? Deno?.version.deno ?? process.versions.node;
+  frame(0, READY, 0, Buffer.from(JSON.stringify({ protocol: 1, version })));
+}
+
+function gone() {
+  process.reallyExit(0);
+}
+
+function netSocket() {
+  const onread = { buffer: Buffer.allocUnsafe(256 << 10), callback: onBytes };
+  const s = new net.Socket({ fd: 3, readable: true, writable: true, onread: Deno ? undefined : onread });
+  if (Deno) s.on('data', (b) => onBytes(b.length, b));
+  return s.on('end', gone).on('close', gone).on('error', gone);
+}
+
+// bunSocket adopts the descriptor, which Bun's net.Socket does not.
+async function bunSocket() {
+  const waiting = []; // what the system has not taken yet
+  const s = { write, writableLength: 0 };
+  const raw = await Bun.connect({
+    fd: 3,
+    socket: { data: (_, b) => onBytes(b.length, b), drain, end: gone, close: gone, error: gone },
+  });
+  function write(b) {
+    if (waiting.length === 0) b = b.subarray(Math.max(0, raw.write(b)));
+    if (b.length === 0) return;
+    waiting.push(b);
+    s.writableLength += b.length;
+  }
+  function drain() {
+    while (waiting.length > 0) {
+      const n = Math.max(0, raw.write(waiting[0]));
+      s.writableLength -= n;
+      if (n < waiting[0].length) {
+        waiting[0] = waiting[0].subarray(n);
+        return;
+      }
+      waiting.shift();
+    }
+  }
+  return s;
 }
 
 // rehearse runs functions of its own, of which nothing is sent, so that the first
@@ -154,13 +191,13 @@ async function connect() {
 async function rehearse() {
   const home = process.cwd();
   const dir = fs.mkdtempSync(path.join(process.env.TMPDIR, 'rehearsal-'));
-  const file = path.join(dir, 'index.js');
+  const file = path.join(dir, 'index.cjs');
   scheduled = true;
   try {
     fs.writeFileSync(file, "module.exports = async ({req, res, log}) => { log('a'); console.log('b'); return res.json({a: req.bodyJson}); };");
     fs.writeFileSync(path.join(dir, 'index.mjs'), 'export default 1;');
     process.chdir(dir);
-    [root, entrypoint] = [dir, 'index.js'];
+    [root, entrypoint] = [dir, 'index.cjs'];
     await load();
     const head = '{"m":"POST","p":"/a?b=c","h":{"host":"localhost","content-type":"application/json"},"t":1000,"l":1}';
     const payload = Buffer.concat([Buffer.from([head.length, 0]), Buffer.from(head + '{"a":1}')]);
@@ -225,7 +262,7 @@ function load() {
 
 async function loadOnce() {
   const file = path.join(root, entrypoint);
-  if (!fs.existsSync(file)) throw new LoadError(`Failed to load entrypoint, file ${entrypoint} does not exist.`);
+  if (!isOwnFile(file)) throw new LoadError(`Failed to load entrypoint, file ${entrypoint} does not exist.`);
   let found = await loadModule(file);
   for (let i = 0; i < 2 && typeof found !== 'function'; i++) found = found?.default;
   if (typeof found !== 'function') {
@@ -234,8 +271,18 @@ async function loadOnce() {
   main = found;
 }
 
+// isOwnFile reports whether a file is one of the deployment's.
+function isOwnFile(file) {
+  try {
+    const real = fs.realpathSync(file);
+    return real.startsWith(path.join(fs.realpathSync(root), path.sep)) && fs.statSync(real).isFile();
+  } catch {
+    return false;
+  }
+}
+
 async function loadModule(file) {
-  if (isModule(file)) return import(pathToFileURL(file).href);
+  if (Bun || Deno || isModule(file)) return import(pathToFileURL(file).href);
   try {
     return createRequire(path.join(root, '/'))(file);
   } catch (e) {
@@ -260,9 +307,16 @@ function isModule(file) {
 
 function loadFailure(e) {
   if (e instanceof LoadError) return e.message;
-  if (e instanceof SyntaxError) return `Syntax error in ${entrypoint}: ${e.message}`;
+  if (isSyntaxError(e)) return `Syntax error in ${entrypoint}: ${(e.errors?.[0] ?? e).message}`;
   if (e instanceof TypeError) return e.message;
   return `Failed to load module: ${e instanceof Error ? e.message : String(e)}`;
+}
+
+// isSyntaxError knows what compilers throw: Bun a BuildMessage, or several, Deno something
+// with the text alone.
+function isSyntaxError(e) {
+  if (e instanceof SyntaxError || /^SyntaxError/.test(e?.message ?? '')) return true;
+  return e?.name === 'BuildMessage' || (e?.errors ?? []).some((one) => one?.name === 'BuildMessage');
 }
 
 // ---- calls ----
@@ -275,7 +329,7 @@ function onCall(id, flags, payload) {
     logging: head.l === 1,
     over: false,
     body: Buffer.from(payload.subarray(2 + n)),
-    parts: null, received: 0, // of an upload
+    parts: null, received: 0, size: payload.length - 2 - n, // of an upload
     credit: CREDIT,
     wake: ignore, // called when there is credit, or the call is over
     cancel: null, // ends the stream that answers the call
@@ -289,6 +343,10 @@ function onCall(id, flags, payload) {
 
 function onData(call, flags, payload) {
   if (!call.parts) return;
+  if ((call.size += payload.length) > BODY_LIMIT) {
+    frame(call.id, RESET, END, Buffer.from('the request body is too large'));
+    return drop(call);
+  }
   call.parts.push(Buffer.from(payload));
   call.received += payload.length;
   if (flags & END) {
@@ -678,17 +736,26 @@ function capture(stream) {
   };
 }
 
-// stray logs an error nobody caught; other calls of the process go on.
+// stray logs an error nobody caught; other calls of the process go on. Where the runtime
+// has forgotten which call it is of, it is of the one that runs, or of none.
 function stray(e) {
-  const call = current.getStore();
+  const call = current.getStore() ?? (calls.size === 1 ? calls.values().next().value : undefined);
   if (call && !call.over) writeLog(call, 2, errorText(e));
   else process.stderr.write(`${errorText(e)}\n`);
 }
 
 function ignore() {}
 
+// captureConsole has the console write to the streams, which only that of Node.js does.
+function captureConsole() {
+  const { Console } = require('console');
+  const own = new Console({ stdout: process.stdout, stderr: process.stderr });
+  for (const name of Object.keys(console)) if (typeof own[name] === 'function') console[name] = own[name].bind(own);
+}
+
 capture(process.stdout);
 capture(process.stderr);
+if (Bun || Deno) captureConsole();
 process.on('uncaughtException', stray);
 process.on('unhandledRejection', stray);
 connect();

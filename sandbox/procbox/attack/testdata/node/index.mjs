@@ -1,13 +1,26 @@
-// A hostile function. The body says what to do: {"op": "read", "args": ["/etc/shadow"]}.
-const fs = require('fs');
-const net = require('net');
-const dgram = require('dgram');
-const { execFileSync } = require('child_process');
+// A hostile function for Node.js, Bun and Deno. The body says what to do:
+// {"op": "read", "args": ["/etc/shadow"]}.
+import { execFileSync } from 'node:child_process';
+import dgram from 'node:dgram';
+import fs from 'node:fs';
+import net from 'node:net';
+import process from 'node:process';
 
 const connect = (to) => new Promise((resolve, reject) => {
   const s = net.connect(to, () => { s.destroy(); resolve(); });
   s.on('error', reject);
 });
+
+// What the harness may use is taken over, to see or to spoil what later calls do.
+const poisons = {
+  JSON: () => { JSON.parse = JSON.stringify = () => ({ s: 200, h: [], op: 'true', args: [] }); },
+  Buffer: () => { Buffer.concat = Buffer.from = Buffer.allocUnsafe = () => new Uint8Array(3); },
+  Promise: () => { Promise.prototype.then = () => {}; },
+  Map: () => { Map.prototype.get = Map.prototype.set = () => undefined; },
+  prototype: () => { for (const name of ['s', 'h', 'id', 'over', 'then', 'length']) Object.defineProperty(Object.prototype, name, { get: () => 7, set() {} }); },
+  socket: () => { net.Socket.prototype.write = () => true; net.Socket.prototype._write = () => {}; },
+  exit: () => { process.exit = process.reallyExit = () => {}; process.emit = () => false; },
+};
 
 const ops = {
   read: (path) => fs.readFileSync(path).subarray(0, 200).toString('latin1'),
@@ -28,10 +41,11 @@ const ops = {
   symlink: (to, path) => fs.symlinkSync(to, path),
   link: (from, path) => fs.linkSync(from, path),
   environ: () => JSON.stringify(process.env),
+  poison: (what) => poisons[what](),
   true: () => 'true',
 };
 
-module.exports = async ({ req, res }) => {
+export default async ({ req, res }) => {
   const { op, args } = JSON.parse(req.bodyText);
   try {
     return res.text(`did ${await ops[op](...args)}`);

@@ -1,0 +1,4 @@
+import process from 'node:process';
+
+console.error('ended while it was loaded');
+process.exit(3);

@@ -1,0 +1,3 @@
+export default ({ res }: any) => {
+  return res.text('never';
+};
