@@ -215,14 +215,23 @@ func (b *Box) spare(k spareKey) (*instance, error) {
 	return i, i.greet(ctx)
 }
 
+// stocked reports whether a spare is ready for a specification, and has there be some
+// from now on if its runtime has spares at all.
+func (b *Box) stocked(spec sandbox.Spec) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s, k := &b.spares, spareKey{spec.Runtime, spec.Network}
+	if s.wanted[k.runtime] > 0 {
+		s.networks[k] = true
+	}
+	return len(s.ready[k]) > 0
+}
+
 // adopt takes a spare for a specification, or returns nil if none is ready.
 func (b *Box) adopt(t tool, spec sandbox.Spec) (*instance, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s, k := &b.spares, spareKey{t.runtime.ID, spec.Network}
-	if s.wanted[k.runtime] > 0 {
-		s.networks[k] = true
-	}
+	s, k := &b.spares, spareKey{spec.Runtime, spec.Network}
 	n := len(s.ready[k])
 	if n == 0 {
 		return nil, nil
@@ -249,7 +258,7 @@ func (i *instance) adopt(t tool, spec sandbox.Spec) {
 // there is none that fits.
 func (b *Box) fromSpare(ctx context.Context, t tool, spec sandbox.Spec) (*instance, error) {
 	for {
-		if !b.spared(t) || !b.fits(spec) {
+		if !b.stocked(spec) || !b.fits(spec) {
 			return nil, nil
 		}
 		i, err := b.adopt(t, spec)
