@@ -70,3 +70,6 @@ func pending(conn net.Conn) int {
 	})
 	return state
 }
+
+// readNow reads what is there.
+func readNow(fd uintptr, p []byte) (int, error) { return syscall.Read(int(fd), p) }
