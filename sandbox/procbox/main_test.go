@@ -9,6 +9,9 @@ import (
 	"go.uber.org/goleak"
 )
 
+// builtProgram is a folder that execProgram made.
+var builtProgram string
+
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		if dir := builtProgram; dir != "" {
