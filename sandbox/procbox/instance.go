@@ -182,9 +182,6 @@ func (b *Box) plan(t tool, spec sandbox.Spec, i *instance) (confine.Plan, error)
 		Env: list(i.env), Dir: i.scratch, Mark: mark(i.scratch), Memory: spec.Memory, CPUs: spec.CPUs, Network: spec.Network == sandbox.NetworkHost,
 		Binds: t.shown(),
 	}
-	if i.spare() {
-		p.Late, p.Env = codeDir, append(p.Env, "FNKIT_REHEARSE=1")
-	}
 	if !i.spare() || !b.host.ShowsLate() {
 		p.Binds = append(p.Binds, confine.Bind{Source: spec.Dir, Target: codeDir, Owned: true})
 	}
@@ -205,6 +202,9 @@ func (b *Box) plan(t tool, spec sandbox.Spec, i *instance) (confine.Plan, error)
 	}
 	if t.lang.starts != nil {
 		p.Env = list(overlay(i.env, t.lang.starts(b.at(spec.Dir, codeDir))))
+	}
+	if i.spare() {
+		p.Late, p.Env = codeDir, append(p.Env, "FNKIT_REHEARSE=1")
 	}
 	if t.lang.reserves != nil {
 		p.Reserved = t.lang.reserves(t.runtime.Version)

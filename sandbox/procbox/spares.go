@@ -69,7 +69,11 @@ const startTurn = time.Second
 // spared reports whether spares can be made of a tool's runtime: with a harness that
 // takes any code, where the code can be shown later.
 func (b *Box) spared(t tool) bool {
-	return t.lang.file != "" && (!b.confines() || b.host.Namespaces())
+	if t.lang.file == "" {
+		return false
+	}
+	// Without a place of its own that is always the same, nothing at the start may say where the code is.
+	return b.host.Namespaces() || !b.confines() && t.lang.starts == nil
 }
 
 // Warm implements sandbox.Driver. Up to 256 spares are kept, of each network policy
