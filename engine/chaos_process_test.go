@@ -114,6 +114,7 @@ func serveMember(cfg memberConfig) error {
 	n.eng, err = engine.New(engine.Config{
 		Store: s, Blobs: dirblobs.New(filepath.Join(cfg.Dir, "blobs")), Sandbox: slowBuilds{fnbox.New(n.funcs())},
 		Keys: engine.Key("k1", bytes.Repeat([]byte("secret"), 4)), MinIsolation: "none", Clock: cfg.clock(),
+		Dir:    filepath.Join(cfg.Dir, "engine"+strconv.Itoa(os.Getpid())), // goes with the test, if this is killed
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		Work:   engine.Work{Runs: 16, Builds: 2, Losses: 1000, Lease: leaseOfMembers * speed, Poll: 50 * time.Millisecond * speed},
 	})

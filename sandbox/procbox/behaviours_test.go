@@ -1,3 +1,5 @@
+//go:build unix
+
 package procbox_test
 
 import (
@@ -342,5 +344,31 @@ func TestDriver(t *testing.T) {
 			t.Parallel()
 			suite(t, tier, fixtureOf(t, "python"))
 		})
+	}
+}
+
+// TestSparesOfLanguages binds a spare of each language that can have some.
+func TestSparesOfLanguages(t *testing.T) {
+	t.Parallel()
+	for _, f := range fixtures {
+		t.Run(f.key, func(t *testing.T) {
+			t.Parallel()
+			box := open(t, f.key)
+			id := runtimeOf(t, box, f.key)
+			if r, _ := runtimeNamed(t, box, f.key); !r.Spares {
+				t.Skip("it has none")
+			}
+			warm(t, box, id, 1)
+			start(t, box, sandbox.Spec{ID: "i", Runtime: id, Dir: f.built(t, box), Entrypoint: f.behaviours, Memory: 256 << 20, CPUs: 1})
+			deployed{t, box}.get("/none").missing(t)
+		})
+	}
+}
+
+// missing fails the test if the function has not answered that there is no such path.
+func (r *reply) missing(t *testing.T) {
+	t.Helper()
+	if r.status != 404 || r.body.String() != "not found" {
+		t.Errorf("status %d, body %q, errors %q", r.status, &r.body, &r.logs[sandbox.Stderr])
 	}
 }

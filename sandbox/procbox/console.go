@@ -106,7 +106,7 @@ var errNoMore = errors.New("no more")
 func (c *console) take(s *consoleStream, fd uintptr) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n, err := readFile(fd, s.buf)
+	n, err := readNow(fd, s.buf)
 	if err != nil {
 		return 0, err
 	}

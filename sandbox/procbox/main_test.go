@@ -1,3 +1,5 @@
+//go:build unix
+
 package procbox_test
 
 import (
@@ -6,6 +8,9 @@ import (
 
 	"go.uber.org/goleak"
 )
+
+// builtProgram is a folder that execProgram made.
+var builtProgram string
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {

@@ -1,3 +1,5 @@
+//go:build unix
+
 package procbox_test
 
 import (
@@ -32,9 +34,6 @@ func (f fixture) source(t testing.TB) string {
 	}
 	return dir
 }
-
-// builtProgram is the folder that execProgram made; TestMain removes it.
-var builtProgram string
 
 // execProgram compiles the program of testdata/exec once, and returns its folder.
 var execProgram = sync.OnceValues(func() (dir string, err error) {

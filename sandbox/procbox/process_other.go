@@ -33,4 +33,4 @@ const (
 
 func pending(net.Conn) int { return nonePending }
 
-func readFile(uintptr, []byte) (int, error) { return 0, supported() }
+func readNow(uintptr, []byte) (int, error) { return 0, supported() }

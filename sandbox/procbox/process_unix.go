@@ -80,5 +80,5 @@ func pending(conn net.Conn) int {
 	return state
 }
 
-// readFile reads from a descriptor what is there.
-func readFile(fd uintptr, p []byte) (int, error) { return syscall.Read(int(fd), p) }
+// readNow reads what is there.
+func readNow(fd uintptr, p []byte) (int, error) { return syscall.Read(int(fd), p) }

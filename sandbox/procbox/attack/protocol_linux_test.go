@@ -60,8 +60,6 @@ var hostileHarness = sync.OnceValues(func() (file string, err error) {
 	return file, nil
 })
 
-var compiled string
-
 // TestProtocol has a harness break the rules of the channel in every way, at each
 // tier. Whatever it does, its call ends, others go on, and the host is unharmed.
 func TestProtocol(t *testing.T) {

@@ -7,6 +7,9 @@ import (
 	"go.uber.org/goleak"
 )
 
+// compiled is the folder of the hostile harness.
+var compiled string
+
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		if compiled != "" {
