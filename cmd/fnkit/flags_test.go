@@ -93,7 +93,7 @@ func TestSettingsThatCannotBeStarted(t *testing.T) {
 		"-instances -1":       "Instances.Max",
 		"-isolation strong":   `MinIsolation: "strong"`,
 		"-isolation full":     `isolates functions at level "none"`,
-		"-runtime cobol-85":   "-runtime cobol-85: this machine has none",
+		"-runtime cobol-85":   "-runtime cobol-85: this machine has exec-1",
 		"-addr 127.0.0.1:xxx": "listen tcp",
 	} {
 		t.Run(args, func(t *testing.T) {

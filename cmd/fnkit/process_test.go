@@ -371,12 +371,12 @@ func pathWith(t testing.TB, commands ...string) string {
 	return dir
 }
 
-// runtimeOf is the id of the only runtime that a server has.
+// runtimeOf is the id of the only runtime that a server has, besides executables.
 func (c client) runtimeOf(t testing.TB) string {
 	t.Helper()
 	r := c.must(t, 200, "GET", "/v1/functions/runtimes", nil)
 	all := r.items("runtimes")
-	if len(all) != 1 {
+	if len(all) != 2 || all[1]["$id"] != "exec-1" {
 		t.Fatalf("runtimes: %s", r.raw)
 	}
 	return all[0]["$id"].(string)
