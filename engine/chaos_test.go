@@ -24,6 +24,8 @@ import (
 	"github.com/fnkit/fnkit/store/sqlstore/postgres/postgrestest"
 )
 
+var chaosKills = flag.Int("kills", 10, "how many kills a chaos test makes; fewer with -short")
+
 var chaosSeed = flag.Uint64("seed", 0, "seed of the chaos tests, to plan the same kills and requests again; 0: a new one")
 
 const (
@@ -87,11 +89,11 @@ func newChaos(t *testing.T, cfg memberConfig, engines int) *chaos {
 	t.Logf("-seed %d", seed)
 	cfg.Dir, cfg.Epoch, cfg.Speed = t.TempDir(), time.Now(), speedOfChaos
 	c := &chaos{
-		T: t, cfg: cfg, rng: rand.New(rand.NewPCG(seed, 0)), kills: 50, nodes: make([]*remote, engines),
+		T: t, cfg: cfg, rng: rand.New(rand.NewPCG(seed, 0)), kills: *chaosKills, nodes: make([]*remote, engines),
 		accepted: map[string]string{}, begun: map[string]time.Time{}, ended: map[string]engine.Execution{},
 	}
 	if testing.Short() {
-		c.kills = 8
+		c.kills = min(c.kills, 5)
 	}
 	if cfg.Postgres != "" {
 		var err error
