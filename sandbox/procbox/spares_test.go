@@ -245,7 +245,7 @@ func TestDeadOwnersSparesEnd(t *testing.T) {
 	all := killOwner(t, dir, "none", 2)
 	spares := 0
 	for _, p := range all {
-		if strings.Contains(p.args, "node.js") {
+		if strings.Contains(p.args, "node.cjs") {
 			spares++
 			dies(t, p)
 		}

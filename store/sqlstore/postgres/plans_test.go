@@ -19,7 +19,7 @@ import (
 // the time that the queue is empty, because it looked when it was.
 func TestPlans(t *testing.T) {
 	t.Parallel()
-	db, err := sql.Open("pgx", postgrestest.DSN(t))
+	db, err := sql.Open("pgx", postgrestest.Database(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,31 +37,52 @@ const (
 // test ends. Where there is neither, the test is skipped.
 func DSN(t testing.TB) string {
 	t.Helper()
-	server := os.Getenv(Env)
-	if server == "" {
-		var err error
-		if server, err = shared.start(); err != nil {
-			require.Missing(t, "postgres", fmt.Sprintf("%s is empty and Docker has none: %v", Env, err))
-		}
+	dsn := server(t)
+	return With(dsn, "search_path", create(t, dsn, "CREATE SCHEMA %s", "DROP SCHEMA %s CASCADE"))
+}
+
+// Database is as DSN with a database of its own: the transactions of other tests
+// do not keep its dead rows.
+func Database(t testing.TB) string {
+	t.Helper()
+	dsn := server(t)
+	return With(dsn, "dbname", create(t, dsn, "CREATE DATABASE %s", "DROP DATABASE %s WITH (FORCE)"))
+}
+
+// server returns the DSN of the server, or skips the test.
+func server(t testing.TB) string {
+	t.Helper()
+	if dsn := os.Getenv(Env); dsn != "" {
+		return dsn
 	}
-	db, err := sql.Open("pgx", server)
+	dsn, err := shared.start()
+	if err != nil {
+		require.Missing(t, "postgres", fmt.Sprintf("%s is empty and Docker has none: %v", Env, err))
+	}
+	return dsn
+}
+
+// create makes something with a name of its own, until the test ends.
+func create(t testing.TB, dsn, make, drop string) (name string) {
+	t.Helper()
+	db, err := sql.Open("pgx", dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
-	schema := "fnkit_test_" + strings.ToLower(rand.Text())
-	if _, err := db.ExecContext(t.Context(), "CREATE SCHEMA "+schema); err != nil {
+	name = "fnkit_test_" + strings.ToLower(rand.Text())
+	if _, err := db.ExecContext(t.Context(), fmt.Sprintf(make, name)); err != nil {
 		t.Fatal(errors.Join(err, db.Close()))
 	}
 	t.Cleanup(func() {
 		ctx := context.WithoutCancel(t.Context())
-		if _, err := db.ExecContext(ctx, "DROP SCHEMA "+schema+" CASCADE"); err != nil {
+		if _, err := db.ExecContext(ctx, fmt.Sprintf(drop, name)); err != nil {
 			t.Error(err)
 		}
 		if err := db.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	return With(server, "search_path", schema)
+	return name
 }
 
 // With returns a DSN with one more setting.
@@ -72,6 +93,10 @@ func With(dsn, name, value string) string {
 	u, err := url.Parse(dsn)
 	if err != nil {
 		return dsn // fails where it is used
+	}
+	if name == "dbname" {
+		u.Path = "/" + value
+		return u.String()
 	}
 	q := u.Query()
 	q.Set(name, value)
