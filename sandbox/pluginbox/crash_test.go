@@ -354,7 +354,7 @@ func TestHostDies(t *testing.T) {
 	box, _ := openProcbox(t, t.TempDir(), "python", "none")
 	runtimeOf(t, box, "python")
 	host := exec.Command(os.Args[0], "-test.run=^TestHostProcess$", "-test.v")
-	host.Env = append(os.Environ(), hostDir+"="+t.TempDir())
+	host.Env = append(os.Environ(), hostDir+"="+t.TempDir(), builtBefore+"="+program(t))
 	in, err := host.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

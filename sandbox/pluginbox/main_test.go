@@ -30,11 +30,14 @@ func TestMain(m *testing.M) {
 		return
 	}
 	os.Setenv("FNKIT_TEST_SECRET", "of the host alone")
-	dir, err := os.MkdirTemp("", "fnkit-plugin-")
-	if err != nil {
-		panic(err)
+	var dir string
+	if built = os.Getenv(builtBefore); built == "" {
+		var err error
+		if dir, err = os.MkdirTemp("", "fnkit-plugin-"); err != nil {
+			panic(err)
+		}
+		built = filepath.Join(dir, "plugin")
 	}
-	built = filepath.Join(dir, "plugin")
 	code := m.Run()
 	os.RemoveAll(dir)
 	if code == 0 {
@@ -48,8 +51,15 @@ func TestMain(m *testing.M) {
 
 var built string
 
+// builtBefore in the environment names the plugin that another process built: one
+// that is killed could not remove its own.
+const builtBefore = "FNKIT_TEST_PLUGIN"
+
 // build builds the plugin of testdata once.
 var build = sync.OnceValue(func() error {
+	if os.Getenv(builtBefore) != "" {
+		return nil
+	}
 	args := append([]string{"build", "-o", built}, buildFlags...)
 	out, err := exec.Command("go", append(args, "./testdata/plugin")...).CombinedOutput()
 	if err != nil {
