@@ -48,6 +48,7 @@ func (p *Project) CreateVariable(ctx context.Context, by Actor, function, key, v
 		return Variable{}, fail(err, TypeFunction)
 	}
 	p.e.forget(p.id, function)
+	p.emit(ctx, by, "functions."+function+".variables."+v.ID+".create", nil) // not its value: nobody else learns that
 	return v, nil
 }
 
@@ -152,6 +153,7 @@ func (p *Project) UpdateVariable(ctx context.Context, by Actor, function, id, ke
 		return Variable{}, fail(err, TypeVariable)
 	}
 	p.e.forget(p.id, function)
+	p.emit(ctx, by, "functions."+function+".variables."+v.ID+".update", nil) // not its value: nobody else learns that
 	return v, nil
 }
 
@@ -174,6 +176,7 @@ func (p *Project) DeleteVariable(ctx context.Context, by Actor, function, id str
 		return fail(err, TypeVariable)
 	}
 	p.e.forget(p.id, function)
+	p.emit(ctx, by, "functions."+function+".variables."+id+".delete", nil) // not its value: nobody else learns that
 	return nil
 }
 
