@@ -248,25 +248,30 @@ func (w *worker[T]) cancelIf(which func(T) bool) {
 // end ends the job on a row for a cause and returns what is closed when it is
 // over; nil: this worker has no such job.
 func (w *worker[T]) end(r row, cause error) <-chan struct{} {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for l, j := range w.held {
-		if l.Project == r.project && l.ID == r.id {
-			j.cancel(cause)
-			return j.over
-		}
+	j := w.job(r)
+	if j == nil {
+		return nil
 	}
-	return nil
+	j.cancel(cause)
+	return j.over
 }
 
 // over returns what is closed when the job on a row is over; nil: this worker
 // has no such job.
 func (w *worker[T]) over(r row) <-chan struct{} {
+	if j := w.job(r); j != nil {
+		return j.over
+	}
+	return nil
+}
+
+// job returns the job on a row, or nil.
+func (w *worker[T]) job(r row) *job[T] {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for l, j := range w.held {
 		if l.Project == r.project && l.ID == r.id {
-			return j.over
+			return j
 		}
 	}
 	return nil

@@ -34,7 +34,7 @@ func TestWebExamples(t *testing.T) {
 				if name == "c" {
 					require.Command(t, "gcc")
 				} else if _, err := os.Stat("/usr/bin/python3"); err != nil {
-					t.Skip("there is no /usr/bin/python3")
+					require.Missing(t, "python3", "there is no /usr/bin/python3")
 				}
 				box := openTier(t, t.TempDir(), tier, "exec")
 				f := deployFolder(t, box, "testdata/exec", e.entrypoint, e.commands)

@@ -219,7 +219,7 @@ func (b *Blobs) directory() (*os.Root, error) {
 }
 
 // abandoned is how long nothing was written to a temporary file whose writer
-// is taken for dead.
+// is taken for dead, by the machine's clock: its files have their times from that.
 const abandoned = 24 * time.Hour
 
 // sweep removes what processes that died were writing. Another process may be

@@ -9,6 +9,7 @@ import (
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect/pgdialect"
 
+	"github.com/fnkit/fnkit/internal/require"
 	"github.com/fnkit/fnkit/store"
 	"github.com/fnkit/fnkit/store/sqlstore"
 	"github.com/fnkit/fnkit/store/sqlstore/postgres/postgrestest"
@@ -40,7 +41,7 @@ func TestPlans(t *testing.T) {
 	}
 	var version int
 	if err := db.QueryRowContext(t.Context(), "SELECT current_setting('server_version_num')::int / 10000").Scan(&version); err != nil || version < 15 {
-		t.Skipf("needs Postgres 15 to see what is read: %d, %v", version, err)
+		require.Missing(t, "postgres", fmt.Sprintf("version 15 is needed to see what is read: %d, %v", version, err))
 	}
 	rows := func(kind string, n int, change func(i int, x *store.Execution)) {
 		t.Helper()
