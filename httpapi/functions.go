@@ -113,29 +113,33 @@ func policyParams(in *input) (p engine.PolicyParams) {
 	if !given {
 		return p
 	}
-	if _, given := ext.values["timeZone"]; given || ext.values == nil {
+	changes := func(name string) bool {
+		_, given := ext.values[name]
+		return given || ext.values == nil
+	}
+	if changes("timeZone") {
 		p.TimeZone = new(ext.text("timeZone", engine.CheckTimeZone))
 	}
-	if _, given := ext.values["catchUp"]; given || ext.values == nil {
+	if changes("catchUp") {
 		p.CatchUp = new(engine.CatchUp(ext.text("catchUp", func(s string) error { return engine.CheckCatchUp(engine.CatchUp(s)) })))
 	}
-	if v, given := ext.values["retry"]; given || ext.values == nil {
-		p.Retry = new(ext.retry(v))
+	if changes("retry") {
+		p.Retry = new(ext.retry(ext.values["retry"]))
 	}
-	if _, given := ext.values["priority"]; given || ext.values == nil {
+	if changes("priority") {
 		p.Priority = new(ext.integer("priority", 0, func(n int) error { return engine.CheckRange(n, -engine.MaxPriority, engine.MaxPriority) }))
 	}
 	concurrency := func(n int) error { return engine.CheckRange(n, 0, engine.MaxConcurrency) }
-	if _, given := ext.values["concurrency"]; given || ext.values == nil {
+	if changes("concurrency") {
 		p.Concurrency = new(ext.integer("concurrency", 0, concurrency))
 	}
-	if _, given := ext.values["laneConcurrency"]; given || ext.values == nil {
+	if changes("laneConcurrency") {
 		p.LaneConcurrency = new(ext.integer("laneConcurrency", 0, concurrency))
 	}
-	if v, given := ext.values["rate"]; given || ext.values == nil {
-		p.Rate = new(ext.rate(v))
+	if changes("rate") {
+		p.Rate = new(ext.rate(ext.values["rate"]))
 	}
-	if _, given := ext.values["network"]; given || ext.values == nil {
+	if changes("network") {
 		p.Network = new(ext.text("network", engine.CheckNetwork))
 	}
 	in.err = ext.err
