@@ -9,14 +9,15 @@ import (
 
 // enqueue stores an execution to be run by a worker.
 func (p *Project) enqueue(ctx context.Context, by Actor, x Execution, a ExecuteParams) (ExecuteResult, error) {
-	if err := p.mayQueue(ctx, p.e.store, x.FunctionID); err != nil {
-		return ExecuteResult{}, err
-	}
 	if err := p.e.toQueue(&x, by, a); err != nil {
 		return ExecuteResult{}, err
 	}
+	full := p.mayQueue(ctx, p.e.store, x.FunctionID)
 	if a.IdempotencyKey != "" {
-		return p.enqueueOnce(ctx, by, x, a)
+		return p.enqueueOnce(ctx, by, x, a, full)
+	}
+	if full != nil {
+		return ExecuteResult{}, full
 	}
 	if err := p.e.appends.Add(ctx, x); err != nil {
 		return ExecuteResult{}, fail(err, "")

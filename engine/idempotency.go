@@ -42,22 +42,28 @@ func fingerprint(a ExecuteParams) string {
 }
 
 // first stores an execution together with its key. If the key is held already
-// it stores nothing and returns that one.
-func (p *Project) first(ctx context.Context, key store.Key, x Execution) (held *store.Key, err error) {
+// it stores nothing and returns that one; if it is not, and refused says why
+// there may be no more executions, it stores nothing either.
+func (p *Project) first(ctx context.Context, key store.Key, x Execution, refused error) (held *store.Key, err error) {
 	err = p.e.store.InTx(ctx, func(ctx context.Context, tx store.Tx) error {
-		held, err = claimFirst(ctx, tx, key, x)
+		held, err = claimFirst(ctx, tx, key, x, refused)
 		return err
 	})
 	return held, fail(err, "")
 }
 
-func claimFirst(ctx context.Context, tx store.Tx, key store.Key, x Execution) (*store.Key, error) {
+func claimFirst(ctx context.Context, tx store.Tx, key store.Key, x Execution, refused error) (*store.Key, error) {
 	other, err := tx.ClaimKey(ctx, key, x.CreatedAt)
-	if errors.Is(err, store.ErrExists) {
+	switch {
+	case errors.Is(err, store.ErrExists):
 		return &other, nil
-	}
-	if err != nil {
+	case err != nil:
 		return nil, err
+	case refused != nil:
+		if err := tx.DeleteKey(ctx, key); err != nil { // a host's transaction may go on
+			return nil, err
+		}
+		return nil, refused
 	}
 	return nil, tx.AppendExecutions(ctx, []Execution{x})
 }
@@ -72,10 +78,11 @@ func earlier(key, held store.Key) (id string, err error) {
 	return id, nil
 }
 
-// enqueueOnce queues an execution, unless one was with the same key.
-func (p *Project) enqueueOnce(ctx context.Context, by Actor, x Execution, a ExecuteParams) (ExecuteResult, error) {
+// enqueueOnce queues an execution, unless one was with the same key, or refused
+// says why it may not be queued.
+func (p *Project) enqueueOnce(ctx context.Context, by Actor, x Execution, a ExecuteParams, refused error) (ExecuteResult, error) {
 	key := p.executionKey(by, x, a)
-	held, err := p.first(ctx, key, x)
+	held, err := p.first(ctx, key, x, refused)
 	if err != nil {
 		return ExecuteResult{}, err
 	}
@@ -105,7 +112,7 @@ func (p *Project) runOnce(ctx context.Context, by Actor, k *known, x Execution, 
 		now := p.e.now()
 		x.CreatedAt, x.UpdatedAt, x.ReadyAt = now, now, p.e.leaseEnd(now)
 		key := p.executionKey(by, x, a)
-		held, err := p.first(ctx, key, x)
+		held, err := p.first(ctx, key, x, nil)
 		if err != nil {
 			return ExecuteResult{}, err
 		}

@@ -190,3 +190,41 @@ func TestQueuedLimit(t *testing.T) {
 		t.Errorf("%d executions", n)
 	}
 }
+
+// TestRepeatWhileTheQueueIsFull: a known key is answered as before, and one that
+// was refused is not known.
+func TestRepeatWhileTheQueueIsFull(t *testing.T) {
+	t.Parallel()
+	k := enginetest.New(t, fnbox.Funcs{"f": quiet}, func(c *engine.Config) { c.Limits.Queued = 1 })
+	k.Deploy("shop", engine.FunctionParams{ID: "f"})
+	first := k.Execute("shop", "f", engine.ExecuteParams{Async: true, IdempotencyKey: "first"})
+	outbox := func(key string) (x engine.ExecuteResult, err error) {
+		err = k.Config().Store.InTx(t.Context(), func(ctx context.Context, tx engine.Tx) error {
+			x, err = k.WithTx(tx).Project("shop").Execute(ctx, engine.System, "f", engine.ExecuteParams{IdempotencyKey: key})
+			if key != "first" {
+				fails(t, err, engine.TypeBusy)
+				err = nil // what the host wrote is committed all the same
+			}
+			return err
+		})
+		return x, err
+	}
+	for range 3 {
+		if x := k.Execute("shop", "f", engine.ExecuteParams{Async: true, IdempotencyKey: "first"}); !x.Repeated || x.ID != first.ID {
+			t.Errorf("again: %+v", x)
+		}
+		if x, err := outbox("first"); err != nil || !x.Repeated || x.ID != first.ID {
+			t.Errorf("again, in a transaction: %+v, %v", x, err)
+		}
+		_, err := k.Project("shop").Execute(t.Context(), engine.System, "f", engine.ExecuteParams{Async: true, IdempotencyKey: "second"})
+		fails(t, err, engine.TypeBusy)
+		if _, err := outbox("second"); err != nil {
+			t.Error(err)
+		}
+	}
+	k.Drain()
+	k.Advance(time.Minute)
+	if x := k.Execute("shop", "f", engine.ExecuteParams{Async: true, IdempotencyKey: "second"}); x.Repeated {
+		t.Errorf("a key that was refused is known: %+v", x)
+	}
+}

@@ -45,21 +45,19 @@ func (o *OutboxProject) Execute(ctx context.Context, by Actor, function string, 
 	if err != nil {
 		return ExecuteResult{}, err
 	}
-	if err := o.p.mayQueue(ctx, o.tx, k.fn.ID); err != nil {
-		return ExecuteResult{}, err
-	}
 	x := o.p.newExecution(k, by, a)
 	if err := o.p.e.toQueue(&x, by, a); err != nil {
 		return ExecuteResult{}, err
 	}
-	if a.IdempotencyKey == "" {
-		err = o.tx.AppendExecutions(ctx, []Execution{x})
-	} else {
+	err = o.p.mayQueue(ctx, o.tx, k.fn.ID)
+	if a.IdempotencyKey != "" {
 		key := o.p.executionKey(by, x, a)
 		var held *store.Key
-		if held, err = claimFirst(ctx, o.tx, key, x); held != nil {
+		if held, err = claimFirst(ctx, o.tx, key, x, err); held != nil {
 			return o.earlier(ctx, by, x.FunctionID, key, *held)
 		}
+	} else if err == nil {
+		err = o.tx.AppendExecutions(ctx, []Execution{x})
 	}
 	if err != nil {
 		return ExecuteResult{}, fail(err, "")
