@@ -44,6 +44,13 @@ type Config struct {
 	// many series then as functions. Default: they do not.
 	MeterFunctions bool
 
+	// SyncViaQueue lets an engine that was not started take synchronous calls: they go
+	// through the queue, before all that nobody waits for, to an engine that was, and
+	// run there once or not at all. Queued work's limits hold for them: they wait for
+	// room, for up to Limits.SyncTimeout. Default: they are refused, with
+	// general_service_unavailable.
+	SyncViaQueue bool
+
 	Limits    Limits    // sizes and durations a client can reach
 	Instances Instances // how many instances live, and how long
 	Work      Work      // the queue's workers

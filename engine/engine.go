@@ -19,8 +19,8 @@ import (
 // Engine is a functions engine: it keeps functions, builds their code and runs
 // it. Make one with New; all methods may be called concurrently.
 //
-// An engine that was not started answers every call but synchronous
-// executions, and accepts asynchronous ones for others to run.
+// An engine that was not started answers every call but synchronous executions
+// (those too with Config.SyncViaQueue), and accepts asynchronous ones for others to run.
 type Engine struct {
 	cfg       Config
 	clock     clock.Clock

@@ -9,7 +9,7 @@ import (
 
 // enqueue stores an execution to be run by a worker.
 func (p *Project) enqueue(ctx context.Context, by Actor, x Execution, a ExecuteParams) (ExecuteResult, error) {
-	if err := p.e.toQueue(&x, by, a); err != nil {
+	if err := p.e.toQueue(&x, by, a, nil); err != nil {
 		return ExecuteResult{}, err
 	}
 	full := p.mayQueue(ctx, p.e.store, x.FunctionID)
@@ -25,14 +25,14 @@ func (p *Project) enqueue(ctx context.Context, by Actor, x Execution, a ExecuteP
 	return ExecuteResult{Execution: p.accepted(ctx, by, x)}, nil
 }
 
-// toQueue makes an execution one for the queue.
-func (e *Engine) toQueue(x *Execution, by Actor, a ExecuteParams) (err error) {
+// toQueue makes an execution one for the queue; w says how it is awaited, if it is.
+func (e *Engine) toQueue(x *Execution, by Actor, a ExecuteParams, w *awaited) (err error) {
 	x.Status, x.ReadyAt = store.ExecutionWaiting, x.CreatedAt
 	if !a.ScheduledAt.IsZero() {
 		at := a.ScheduledAt.UTC().Truncate(time.Millisecond)
 		x.Status, x.Trigger, x.ReadyAt, x.ScheduledAt = store.ExecutionScheduled, store.TriggerSchedule, at, at
 	}
-	x.Payload, err = e.secrets.sealPayload(*x, payload{Headers: a.Headers, Body: a.Body, Actor: by, IP: a.ClientIP})
+	x.Payload, err = e.secrets.sealPayload(*x, payload{Headers: a.Headers, Body: a.Body, Actor: by, IP: a.ClientIP, Awaited: w})
 	return err
 }
 

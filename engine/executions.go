@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"io"
 	"strings"
 	"time"
 
@@ -37,6 +38,8 @@ func (p *Project) Execute(ctx context.Context, by Actor, function string, a Exec
 	switch {
 	case a.Async:
 		return p.enqueue(ctx, by, x, a)
+	case p.e.viaQueue():
+		return p.runElsewhere(ctx, by, x, a)
 	case a.IdempotencyKey != "":
 		return p.runOnce(ctx, by, k, x, a, room)
 	}
@@ -55,6 +58,9 @@ func (p *Project) Stream(ctx context.Context, by Actor, function string, r Strea
 	if err != nil {
 		return Execution{}, err
 	}
+	if p.e.viaQueue() {
+		return p.streamElsewhere(ctx, by, k, r, w)
+	}
 	leave, err := p.e.gauge.enter(p.id, k.fn.ID, "", roomOf(limits, k.fn.Policy), p.e.clock.Now())
 	if err != nil {
 		return Execution{}, err
@@ -67,11 +73,7 @@ func (p *Project) Stream(ctx context.Context, by Actor, function string, r Strea
 	defer done()
 	x := p.newExecution(k, by, ExecuteParams{Method: r.Method, Path: r.Path, Headers: r.Headers})
 	out := newAnswer(p.e.cfg.Limits, w)
-	body := r.Body
-	if body != nil {
-		max := int64(p.e.cfg.Limits.RequestBody)
-		body = &bounded{body, max, Errorf(TypeBadRequest, "The request's body is larger than %d bytes.", max)}
-	}
+	body := p.e.boundedBody(r)
 	c, err := p.e.prepare(ctx, k, &x, by, r.ClientIP, out)
 	if err != nil {
 		return Execution{}, err
@@ -98,6 +100,15 @@ func (p *Project) Stream(ctx context.Context, by Actor, function string, r Strea
 		err = ErrAborted
 	}
 	return x, err
+}
+
+// boundedBody is the body of a request, up to what it may be; nil: it has none.
+func (e *Engine) boundedBody(r StreamRequest) io.Reader {
+	if r.Body == nil {
+		return nil
+	}
+	max := int64(e.cfg.Limits.RequestBody)
+	return &bounded{r.Body, max, Errorf(TypeBadRequest, "The request's body is larger than %d bytes.", max)}
 }
 
 // ErrAborted: the function's answer broke off after its head had been passed on.

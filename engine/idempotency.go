@@ -152,11 +152,11 @@ func (p *Project) repeat(ctx context.Context, by Actor, function string, key, he
 		return res, x.Status.Final(), nil
 	}
 	r, err := p.e.secrets.openReply(x, held.Answer)
+	if err == nil {
+		err = r.refusal()
+	}
 	if err != nil {
 		return res, true, err
-	}
-	if r.Limited {
-		return res, true, Errorf(TypeSyncTimeout, "")
 	}
 	res.ResponseHeaders, res.ResponseBody, res.Repeated = r.Headers, r.Body, true
 	return res, true, nil
@@ -193,7 +193,7 @@ func (p *Project) runHeld(ctx, run context.Context, by Actor, k *known, x Execut
 	if res.canceled {
 		x.Status = store.ExecutionCanceled
 	}
-	if key.Answer, err = p.e.secrets.sealReply(x, reply{out.headers, out.body, res.limited}); err != nil {
+	if key.Answer, err = p.e.secrets.sealReply(x, reply{Headers: out.headers, Body: out.body, Limited: res.limited}); err != nil {
 		return ExecuteResult{}, err
 	}
 	lost, err := p.settleOnce(context.WithoutCancel(ctx), store.Settlement[Execution]{Lease: lease, Row: x}, key)

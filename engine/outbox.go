@@ -46,7 +46,7 @@ func (o *OutboxProject) Execute(ctx context.Context, by Actor, function string, 
 		return ExecuteResult{}, err
 	}
 	x := o.p.newExecution(k, by, a)
-	if err := o.p.e.toQueue(&x, by, a); err != nil {
+	if err := o.p.e.toQueue(&x, by, a, nil); err != nil {
 		return ExecuteResult{}, err
 	}
 	err = o.p.mayQueue(ctx, o.tx, k.fn.ID)

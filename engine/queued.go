@@ -18,7 +18,9 @@ type turn struct {
 	policy  Policy // of its function, as far as it could be read
 	by      Actor
 	out     outcome
-	counted bool // before a gate; others may be waiting for its end
+	counted bool     // before a gate; others may be waiting for its end
+	awaited *awaited // by whom, if somebody does
+	answer  *answer  // nil: it did not run
 }
 
 // runQueued runs the execution of a claimed row and settles it.
@@ -39,12 +41,17 @@ func (e *Engine) runQueued(ctx context.Context, c store.Claimed[Execution]) {
 		x.Status = store.ExecutionCanceled
 	case err != nil:
 		e.postpone(c.Lease, &x, err)
+	case t.awaited != nil:
 	case t.out.interrupted:
 		x = c.Row
 		x.Status, x.ReadyAt, x.UpdatedAt = store.ExecutionWaiting, e.now(), e.now()
 	case t.out.failed:
 		x.Tries++
 		e.retry(&x, t.policy.Retry, t.out.why)
+	}
+	if t.awaited != nil && x.Status.Final() {
+		e.settleAwaited(ctx, c.Lease, x, t, err)
+		return
 	}
 	if x.Status == store.ExecutionFailed && t.policy.Retry.Attempts > 0 && c.Row.Payload != nil {
 		x.Status = store.ExecutionDead
@@ -61,9 +68,13 @@ func (e *Engine) settle(ctx context.Context, l store.Lease, x Execution, by Acto
 		e.cfg.Logger.Error("settle execution", "execution", x.ID, "error", err)
 		return
 	}
-	if s.lost || !x.Status.Final() {
-		return
+	if !s.lost && x.Status.Final() {
+		e.settled(ctx, l, x, by, cause)
 	}
+}
+
+// settled tells the world of a final result that was written.
+func (e *Engine) settled(ctx context.Context, l store.Lease, x Execution, by Actor, cause error) {
 	e.runs.forget(l)
 	ctx = context.WithoutCancel(ctx)
 	if e.orphaned(ctx, x, cause) {
@@ -116,7 +127,7 @@ func (e *Engine) runClaimed(ctx context.Context, l store.Lease, x *Execution) (t
 	if err != nil {
 		return t, err
 	}
-	t.by = p.Actor
+	t.by, t.awaited = p.Actor, p.Awaited
 	k, err := e.current(ctx, x.Project, x.FunctionID)
 	if err != nil {
 		return t, err
@@ -128,7 +139,7 @@ func (e *Engine) runClaimed(ctx context.Context, l store.Lease, x *Execution) (t
 	if t.counted, err = e.admit(ctx, l, x, k); err != nil {
 		return t, err
 	}
-	t.out, err = e.runPayload(ctx, x, k, p)
+	t.answer, t.out, err = e.runPayload(ctx, x, k, p)
 	return t, err
 }
 
@@ -140,27 +151,33 @@ func (e *Engine) runnableQueued(k *known, x Execution, p payload) error {
 	if !k.fn.Enabled && !p.Actor.Trusted() {
 		return Errorf(TypeUnauthorized, "The function was disabled before the execution began.")
 	}
+	if p.Awaited != nil {
+		return p.Awaited.mayBegin(x, e.clock.Now())
+	}
 	if x.Losses >= e.cfg.Work.Losses { // it may be what ends the engines that run it
 		return Errorf(TypeBadRequest, "The execution was given up: %d times the server that ran it ended, or lost its database, before the execution did.", x.Losses)
 	}
 	return nil
 }
 
-func (e *Engine) runPayload(ctx context.Context, x *Execution, k *known, p payload) (outcome, error) {
-	a := newAnswer(e.cfg.Limits, nil)
+func (e *Engine) runPayload(ctx context.Context, x *Execution, k *known, p payload) (a *answer, out outcome, err error) {
+	a = newAnswer(e.cfg.Limits, nil)
 	a.live = newRunLog(e, *x)
 	defer func() { e.endRunLog(ctx, a.live, *x) }()
 	c, err := e.prepare(ctx, k, x, p.Actor, p.IP, a)
 	if err != nil {
-		return outcome{}, err
+		return a, out, err
+	}
+	if p.Awaited != nil {
+		c.limit = p.Awaited.left(*x, e.clock.Now())
 	}
 	c.headers = append(append(callerHeaders(p.Headers), c.headers...), Header{Name: "content-length", Value: itoa(int64(len(p.Body)))})
 	c.body = bytes.NewReader(p.Body)
-	out, err := e.invoke(ctx, ctx, c)
-	if err == nil && !out.interrupted {
+	out, err = e.invoke(ctx, ctx, c)
+	if err == nil && (!out.interrupted || p.Awaited != nil) {
 		e.record(x, c, out)
 	}
-	return out, err
+	return a, out, err
 }
 
 // postpone decides about an execution that did not run: what may pass is tried

@@ -64,6 +64,7 @@ type payload struct {
 	Body    []byte
 	Actor   Actor // who caused it, for the token of that user
 	IP      string
+	Awaited *awaited `json:",omitempty"` // of a synchronous execution
 }
 
 func (s *secrets) sealPayload(x Execution, p payload) ([]byte, error) {
@@ -87,6 +88,19 @@ type reply struct {
 	Headers []Header
 	Body    []byte
 	Limited bool // there was none in time
+	// Refused is why the execution did not run, if it was queued.
+	Refused *Error `json:",omitempty"`
+}
+
+// refusal is the error that a reply stands for, or nil.
+func (r reply) refusal() error {
+	switch {
+	case r.Refused != nil:
+		return r.Refused
+	case r.Limited:
+		return Errorf(TypeSyncTimeout, "")
+	}
+	return nil
 }
 
 func replyIdentity(x Execution) string { return "reply/" + x.Project + "/" + x.ID }

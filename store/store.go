@@ -108,6 +108,9 @@ type Keys interface {
 	// expired at now. If one has not, it returns that and ErrExists. Within a
 	// transaction the key is claimed together with what was done.
 	ClaimKey(ctx context.Context, k Key, now time.Time) (held Key, err error)
+	// GetKey returns the key of a Project, Kind and Name, also one that has expired,
+	// or ErrNotFound.
+	GetKey(ctx context.Context, project string, kind KeyKind, name string) (Key, error)
 	// AnswerKey sets the Answer of the key of k's Project, Kind, Name and Value.
 	// ErrNotFound if there is none.
 	AnswerKey(ctx context.Context, k Key) error

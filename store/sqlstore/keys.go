@@ -41,15 +41,20 @@ func (r records) ClaimKey(ctx context.Context, k store.Key, now time.Time) (held
 		if n, err := res.RowsAffected(); err != nil || n == 1 {
 			return err
 		}
-		var old keyRow
-		err = r.r.NewSelect().Model(&old).ModelTableExpr("? AS k", r.s.table("keys")).
-			Where("k.project_id = ? AND k.kind = ? AND k.name = ?", row.ProjectID, row.Kind, row.Name).Scan(ctx)
-		if held = old.record(); err != nil {
+		if held, err = r.GetKey(ctx, k.Project, k.Kind, k.Name); err != nil {
 			return err
 		}
 		return store.ErrExists
 	})
 	return held, failed("claim key", err)
+}
+
+// GetKey implements store.Keys.
+func (r records) GetKey(ctx context.Context, project string, kind store.KeyKind, name string) (store.Key, error) {
+	var row keyRow
+	err := r.r.NewSelect().Model(&row).ModelTableExpr("? AS k", r.s.table("keys")).
+		Where("k.project_id = ? AND k.kind = ? AND k.name = ?", project, string(kind), clean(name)).Scan(ctx)
+	return row.record(), failed("get key", err)
 }
 
 // AnswerKey implements store.Keys.

@@ -87,6 +87,13 @@ func (s *suite) keys() {
 	held, err = claim(k, past(11))
 	s.is(err, store.ErrExists)
 	s.same("answered", held, answered)
+	held, err = s.GetKey(s.ctx, k.Project, k.Kind, k.Name)
+	s.must(err)
+	s.same("read", held, answered)
+	_, err = s.GetKey(s.ctx, k.Project, k.Kind, "none")
+	s.is(err, store.ErrNotFound)
+	_, err = s.GetKey(s.ctx, k.Project, "none", k.Name)
+	s.is(err, store.ErrNotFound)
 	other := k // of the value before
 	s.is(s.AnswerKey(s.ctx, other), store.ErrNotFound)
 	s.must(s.DeleteKey(s.ctx, other))
