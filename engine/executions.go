@@ -280,7 +280,7 @@ func (e *Engine) checkExecute(a ExecuteParams) error {
 	if len(a.Body) > e.cfg.Limits.RequestBody {
 		return InvalidParam("body", CheckText(strings.Repeat(" ", e.cfg.Limits.RequestBody+1), 0, e.cfg.Limits.RequestBody))
 	}
-	if err := firstBroken([]rule{{"path", CheckText(a.Path, 1, MaxPath)}, {"method", CheckMethod(a.Method)}, {"headers", CheckHeaders(a.Headers)}, {"idempotency-key", CheckText(a.IdempotencyKey, 0, MaxIdempotencyKey)}, {"fnkit.lane", CheckText(a.Lane, 0, MaxLane)}}); err != nil {
+	if err := firstBroken([]rule{{"path", CheckText(a.Path, 1, MaxPath)}, {"method", CheckMethod(a.Method)}, {"headers", CheckHeaders(a.Headers)}, {"idempotency-key", CheckText(a.IdempotencyKey, 0, MaxIdempotencyKey)}, {"fnkit.lane", CheckText(a.Lane, 0, MaxLane)}, {"fnkit.priority", checkPriority(a.Priority)}}); err != nil {
 		return err
 	}
 	if a.ScheduledAt.IsZero() {
@@ -340,9 +340,28 @@ func (p *Project) newExecution(k *known, by Actor, a ExecuteParams) Execution {
 	now := p.e.now()
 	return Execution{
 		Project: p.id, ID: ids.New(p.e.clock.Now()), FunctionID: k.fn.ID, DeploymentID: k.dep.ID, CreatedAt: now, UpdatedAt: now,
-		UserID: by.UserID, Trigger: store.TriggerHTTP, Priority: k.fn.Policy.Priority, Lane: a.Lane,
+		UserID: by.UserID, Trigger: store.TriggerHTTP, Priority: k.priority(by, a.Priority), Lane: a.Lane,
 		RequestMethod: a.Method, RequestPath: a.Path, RequestHeaders: keep(a.Headers, storedRequestHeaders),
 	}
+}
+
+// priority is that of an execution for which by asks for one.
+func (k *known) priority(by Actor, asked *int) int {
+	own := k.fn.Policy.Priority
+	switch {
+	case asked == nil:
+		return own
+	case by.Trusted():
+		return *asked
+	}
+	return min(*asked, own)
+}
+
+func checkPriority(n *int) error {
+	if n == nil {
+		return nil
+	}
+	return CheckRange(*n, -MaxPriority, MaxPriority)
 }
 
 // Headers that are kept in the record, unless they are too large for it.

@@ -16,7 +16,7 @@ import (
 // roomOf returns what the limits of a project and a function's policy leave
 // room for.
 func roomOf(l ProjectLimits, p Policy) store.Room {
-	return store.Room{Project: l.Concurrency, Function: p.Concurrency, Lane: p.LaneConcurrency, ProjectRate: l.Rate, FunctionRate: p.Rate}
+	return store.Room{Project: l.Concurrency, Function: p.Concurrency, Lane: p.LaneConcurrency, ProjectRate: l.Rate, FunctionRate: p.Rate, LaneRate: p.LaneRate}
 }
 
 // errHeldBack: an execution that was claimed may not run yet, and was put where
@@ -110,14 +110,16 @@ type gauge struct {
 	mu     sync.Mutex
 	inside map[lane]int
 	full   map[lane]time.Time // when the bucket of a rate is full again
+	tidy   int                // how many buckets there may be before full ones are dropped
 }
 
 // lane names what is counted together: with a name one of a function's lanes,
 // without a function all of a project.
 type lane struct{ project, function, name string }
 
-// maxBuckets is how many buckets of rates there are before full ones are dropped.
-const maxBuckets = 10_000
+// maxBuckets is how many buckets of rates there are at most: lanes are what
+// callers say they are. Beyond that some begin anew.
+const maxBuckets = 100_000
 
 // enter counts a synchronous execution until leave is called, or returns why it
 // must not begin.
@@ -136,7 +138,11 @@ func (g *gauge) enter(project, function, name string, r store.Room, now time.Tim
 	case name != "" && r.Lane > 0 && g.inside[own] >= r.Lane:
 		return nil, Errorf(TypeBusy, "The lane %q is at its limit of %d executions at once.", name, r.Lane)
 	}
-	if err := g.pay(map[lane]store.Rate{all: r.ProjectRate, fn: r.FunctionRate}, now); err != nil {
+	rates := map[lane]store.Rate{all: r.ProjectRate, fn: r.FunctionRate}
+	if name != "" {
+		rates[own] = r.LaneRate
+	}
+	if err := g.pay(rates, now); err != nil {
 		return nil, err
 	}
 	counted := []lane{all, fn}
@@ -181,14 +187,30 @@ func (g *gauge) pay(rates map[lane]store.Rate, now time.Time) error {
 	for l, full := range next {
 		g.full[l] = full
 	}
-	if len(g.full) > maxBuckets {
-		for l, full := range g.full {
-			if !full.After(now) {
-				delete(g.full, l)
-			}
-		}
+	if len(g.full) > max(g.tidy, minTidy) {
+		g.tidyUp(now)
 	}
 	return nil
+}
+
+// minTidy is how many buckets are never too many.
+const minTidy = 1000
+
+// tidyUp drops buckets that are full, and is not called again before there are
+// twice as many as are left then.
+func (g *gauge) tidyUp(now time.Time) {
+	for l, full := range g.full {
+		if !full.After(now) {
+			delete(g.full, l)
+		}
+	}
+	for l := range g.full {
+		if len(g.full) <= maxBuckets/2 {
+			break
+		}
+		delete(g.full, l)
+	}
+	g.tidy = min(2*len(g.full), maxBuckets)
 }
 
 // backlog knows about how many executions of functions are queued.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -165,6 +166,86 @@ func TestRates(t *testing.T) {
 	k.Execute("shop", "f", engine.ExecuteParams{})
 	if len(begins) != 3 {
 		t.Errorf("synchronous ones began at %v", begins)
+	}
+}
+
+// Lanes have rates of their own, also when there are many of them.
+func TestRatesOfLanes(t *testing.T) {
+	t.Parallel()
+	var begins []string
+	var k *enginetest.Kit
+	k = enginetest.New(t, fnbox.Funcs{"f": func(_ context.Context, c *fnbox.Context) error {
+		begins = append(begins, c.Req.Text()+" "+k.Clock.Now().Sub(enginetest.Epoch).String())
+		return c.Text(200, "")
+	}})
+	k.Deploy("shop", engine.FunctionParams{ID: "f", Policy: engine.PolicyParams{LaneRate: &engine.Rate{Limit: 1, Period: 60}}})
+	for _, lane := range []string{"a", "b", "a", "", ""} {
+		k.Execute("shop", "f", engine.ExecuteParams{Async: true, Lane: lane, Body: []byte(lane)})
+	}
+	k.Advance(time.Hour)
+	slices.Sort(begins)
+	if got := fmt.Sprintf("%q", begins); got != `[" 0s" " 0s" "a 0s" "a 1m0s" "b 0s"]` {
+		t.Errorf("queued ones began at %s", got)
+	}
+	call := func(lane string) error {
+		_, err := k.Project("shop").Execute(t.Context(), engine.System, "f", engine.ExecuteParams{Lane: lane})
+		return err
+	}
+	for _, lane := range []string{"a", "b", "", ""} {
+		if err := call(lane); err != nil {
+			t.Errorf("lane %q: %v", lane, err)
+		}
+	}
+	k.Advance(59 * time.Second)
+	for i := range 1100 {
+		if err := call(fmt.Sprint("lane ", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fails(t, call("b"), engine.TypeRateLimit)
+	k.Advance(time.Second)
+	for _, lane := range []string{"a", "another"} {
+		if err := call(lane); err != nil {
+			t.Errorf("lane %q: %v", lane, err)
+		}
+	}
+	fails(t, call("lane 3"), engine.TypeRateLimit)
+	k.Advance(2 * time.Hour) // retention
+	if n, err := k.Config().Store.TrimRates(t.Context(), k.Clock.Now(), 10); err != nil || n != 0 {
+		t.Errorf("%d buckets that are full are left, %v", n, err)
+	}
+}
+
+// Of what is due, what is more urgent is run first; only the host and its keys can
+// make it so.
+func TestPriorityOfAnExecution(t *testing.T) {
+	t.Parallel()
+	var order []string
+	k := enginetest.New(t, fnbox.Funcs{"f": func(_ context.Context, c *fnbox.Context) error {
+		order = append(order, c.Req.Text())
+		return c.Text(200, "")
+	}}, func(c *engine.Config) { c.Work.Runs = 1 })
+	k.Deploy("shop", engine.FunctionParams{ID: "f", Policy: engine.PolicyParams{Priority: new(2)}})
+	user := engine.Actor{Kind: engine.ActorUser, UserID: "u"}
+	for _, c := range []struct {
+		name string
+		by   engine.Actor
+		n    *int
+		want int
+	}{
+		{"as the function", engine.System, nil, 2}, {"later", engine.System, new(-5), -5}, {"first", engine.System, new(engine.MaxPriority), 100},
+		{"a user's", user, new(100), 2}, {"a guest's, later", engine.Actor{}, new(1), 1}, {"zero", engine.System, new(0), 0},
+	} {
+		x, err := k.Project("shop").Execute(t.Context(), c.by, "f", engine.ExecuteParams{Async: true, Priority: c.n, Body: []byte(c.name)})
+		if err != nil || x.Priority != c.want {
+			t.Errorf("%s: %d, %v", c.name, x.Priority, err)
+		}
+	}
+	_, err := k.Project("shop").Execute(t.Context(), engine.System, "f", engine.ExecuteParams{Async: true, Priority: new(101)})
+	fails(t, err, engine.TypeArgument)
+	k.Drain()
+	if got := fmt.Sprintf("%q", order); got != `["first" "as the function" "a user's" "a guest's, later" "zero" "later"]` {
+		t.Errorf("in the order %s", got)
 	}
 }
 

@@ -129,8 +129,13 @@ type ExecuteParams struct {
 	IdempotencyKey string
 	// Lane, of up to 255 characters, names what shall not run beside each other,
 	// such as a customer: as many executions of the function with the same lane run
-	// at once as its Policy.LaneConcurrency says. Empty: none.
-	Lane     string
+	// at once as its Policy.LaneConcurrency says, and begin as fast as LaneRate says.
+	// Empty: none.
+	Lane string
+	// Priority of a queued execution within the project: those with higher ones are run
+	// first. Users and guests can ask for less than the function's. Default (nil): the
+	// function's.
+	Priority *int
 	ClientIP string
 }
 

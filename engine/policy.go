@@ -24,6 +24,7 @@ type PolicyParams struct {
 	Concurrency     *int
 	LaneConcurrency *int
 	Rate            *Rate
+	LaneRate        *Rate
 
 	Network *string
 }
@@ -40,6 +41,7 @@ func (p PolicyParams) over(policy Policy) Policy {
 	change(&policy.Concurrency, p.Concurrency)
 	change(&policy.LaneConcurrency, p.LaneConcurrency)
 	change(&policy.Rate, p.Rate)
+	change(&policy.LaneRate, p.LaneRate)
 	change(&policy.Network, p.Network)
 	return policy
 }
@@ -75,6 +77,7 @@ func policyRules(p Policy) []rule {
 		{"fnkit.concurrency", CheckRange(p.Concurrency, 0, MaxConcurrency)},
 		{"fnkit.laneConcurrency", CheckRange(p.LaneConcurrency, 0, MaxConcurrency)},
 		{"fnkit.rate", CheckRate(p.Rate)},
+		{"fnkit.laneRate", CheckRate(p.LaneRate)},
 		{"fnkit.network", CheckNetwork(p.Network)},
 	}
 }

@@ -28,6 +28,7 @@ var endedStatuses = []ExecutionStatus{store.ExecutionCompleted, store.ExecutionF
 func (e *Engine) retain(ctx context.Context, now time.Time) {
 	e.batches(ctx, "keys", func() (int, error) { return e.store.DeleteKeys(ctx, now, retainBatch) })
 	e.batches(ctx, "chunks of logs", func() (int, error) { return e.store.TrimLogs(ctx, now.Add(-e.chunksKept()), retainBatch) })
+	e.batches(ctx, "rates", func() (int, error) { return e.store.TrimRates(ctx, now, retainBatch) })
 	kept := map[string]Retention{}
 	for after := int64(0); ; {
 		page, err := e.store.NextFunctions(ctx, after, retainPage)

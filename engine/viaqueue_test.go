@@ -176,7 +176,9 @@ func TestSyncViaQueueInTime(t *testing.T) {
 		<-ctx.Done()
 		return ctx.Err()
 	})
-	short := func(c *engine.Config) { c.Limits.SyncTimeout, c.Work.Grace, c.Work.Poll = time.Second, 10*time.Second, 10*time.Millisecond }
+	short := func(c *engine.Config) {
+		c.Limits.SyncTimeout, c.Work.Grace, c.Work.Poll = time.Second, 10*time.Second, 10*time.Millisecond
+	}
 	h := start(t, box, short)
 	h.ready(t, "f")
 	x, err := front(t, h, nil, short).p.Execute(t.Context(), engine.System, "f", engine.ExecuteParams{IdempotencyKey: "k"})

@@ -130,6 +130,9 @@ func (a *API) executeParams(c *call) (function string, p engine.ExecuteParams, e
 	}
 	if ext, given := c.in.extension(); given {
 		p.Lane = ext.text("lane", between(0, engine.MaxLane))
+		if ext.values["priority"] != nil {
+			p.Priority = new(ext.integer("priority", 0, func(n int) error { return engine.CheckRange(n, -engine.MaxPriority, engine.MaxPriority) }))
+		}
 		c.in.err = ext.err
 	}
 	if c.in.err != nil {

@@ -30,7 +30,7 @@ func TestExecutionModel(t *testing.T) {
 	want := `{"$id":"` + a.id() + `","$createdAt":"T","$updatedAt":"T","$permissions":[],"functionId":"` + fn + `","trigger":"http","status":"completed",` +
 		`"requestMethod":"PUT","requestPath":"/p?a=1","requestHeaders":[{"name":"Content-Type","value":"text/plain"}],"responseStatusCode":200,` +
 		`"responseBody":"hello","responseHeaders":[{"name":"x-more","value":"1"},{"name":"content-type","value":"text/plain; charset=utf-8"},{"name":"content-length","value":"5"}],` +
-		`"logs":"a line\n","errors":"","duration":D,"scheduledAt":null,"fnkit":{"status":"completed","attempt":0,"failures":0,"nextAttemptAt":"","lane":""}}`
+		`"logs":"a line\n","errors":"","duration":D,"scheduledAt":null,"fnkit":{"status":"completed","attempt":0,"failures":0,"nextAttemptAt":"","lane":"","priority":0}}`
 	if shown != want {
 		t.Errorf("got\n%s\nwant\n%s", shown, want)
 	}
@@ -443,6 +443,15 @@ func TestConcurrencyLimits(t *testing.T) {
 		t.Errorf("got %s", next.raw)
 	}
 	s.execute(t, fn, "fnkit", map[string]any{"lane": strings.Repeat("l", 256)}).ok(400).fails("general_argument_invalid")
+	for _, bad := range []any{101, "high", 1.5} {
+		s.execute(t, fn, "fnkit", map[string]any{"priority": bad}).ok(400).fails("general_argument_invalid")
+	}
+	for priority, want := range map[any]float64{nil: 0, -7: -7, 100: 100} {
+		x := s.execute(t, fn, "async", true, "body", gate, "fnkit", map[string]any{"lane": "a", "priority": priority}).ok(202)
+		if ext, _ := x.body["fnkit"].(map[string]any); fmt.Sprint(ext["priority"]) != fmt.Sprint(want) {
+			t.Errorf("priority %v: %s", priority, x.raw)
+		}
+	}
 	other := s.execute(t, fn, "async", true, "body", gate, "fnkit", lane("b")).ok(202)
 	s.await(t, "/functions/"+fn+"/executions/"+other.id(), "processing")
 	if got := s.get(t, "/functions/"+fn+"/executions/"+next.id()).text("status"); got == "completed" {
@@ -506,7 +515,7 @@ func TestMultipartAnswer(t *testing.T) {
 				t.Errorf("%s: %q, want %q", name, fields[name], want)
 			}
 		}
-		if !json.Valid(fields["responseHeaders"]) || len(fields) != 18 || string(fields["fnkit"]) != `{"status":"completed","attempt":0,"failures":0,"nextAttemptAt":"","lane":""}` {
+		if !json.Valid(fields["responseHeaders"]) || len(fields) != 18 || string(fields["fnkit"]) != `{"status":"completed","attempt":0,"failures":0,"nextAttemptAt":"","lane":"","priority":0}` {
 			t.Errorf("%d fields, headers %s", len(fields), fields["responseHeaders"])
 		}
 	}

@@ -72,22 +72,23 @@ func TestFunctionExtension(t *testing.T) {
 
 	limits := func(a answer) string {
 		ext, _ := a.ok(200).body["fnkit"].(map[string]any)
-		return fmt.Sprintf("%v %v %v %v", ext["concurrency"], ext["laneConcurrency"], ext["rate"], ext["network"])
+		return fmt.Sprintf("%v %v %v %v %v", ext["concurrency"], ext["laneConcurrency"], ext["rate"], ext["laneRate"], ext["network"])
 	}
 	for _, c := range []struct {
 		settings []any
 		want     string
 	}{
-		{[]any{"fnkit", map[string]any{"concurrency": 3, "laneConcurrency": 1, "rate": map[string]any{"limit": 5, "period": 60}, "network": "host"}}, "3 1 map[limit:5 period:60] host"},
-		{nil, "3 1 map[limit:5 period:60] host"},
-		{[]any{"fnkit", map[string]any{"rate": nil}}, "3 1 <nil> host"},
-		{[]any{"fnkit", nil}, "0 0 <nil> "},
+		{[]any{"fnkit", map[string]any{"concurrency": 3, "laneConcurrency": 1, "rate": map[string]any{"limit": 5, "period": 60}, "laneRate": map[string]any{"limit": 1, "period": 2}, "network": "host"}}, "3 1 map[limit:5 period:60] map[limit:1 period:2] host"},
+		{nil, "3 1 map[limit:5 period:60] map[limit:1 period:2] host"},
+		{[]any{"fnkit", map[string]any{"rate": nil}}, "3 1 <nil> map[limit:1 period:2] host"},
+		{[]any{"fnkit", map[string]any{"laneRate": nil}}, "3 1 <nil> <nil> host"},
+		{[]any{"fnkit", nil}, "0 0 <nil> <nil> "},
 	} {
 		if got := limits(put(c.settings...)); got != c.want {
 			t.Errorf("after %v: %s, want %s", c.settings, got, c.want)
 		}
 	}
-	for _, bad := range []any{map[string]any{"network": "carrier pigeon"}, map[string]any{"network": "none"}, map[string]any{"concurrency": -1}, map[string]any{"laneConcurrency": 1.5}, map[string]any{"rate": 5}, map[string]any{"rate": map[string]any{"limit": 5}}, map[string]any{"rate": map[string]any{"limit": 0, "period": 1}}} {
+	for _, bad := range []any{map[string]any{"priority": 1.5}, map[string]any{"priority": true}, map[string]any{"network": "carrier pigeon"}, map[string]any{"network": "none"}, map[string]any{"concurrency": -1}, map[string]any{"laneConcurrency": 1.5}, map[string]any{"rate": 5}, map[string]any{"rate": map[string]any{"limit": 5}}, map[string]any{"rate": map[string]any{"limit": 0, "period": 1}}, map[string]any{"laneRate": map[string]any{"limit": 1, "period": 0}}} {
 		put("fnkit", bad).fails("general_argument_invalid")
 	}
 

@@ -137,7 +137,10 @@ func policyParams(in *input) (p engine.PolicyParams) {
 		p.LaneConcurrency = new(ext.integer("laneConcurrency", 0, concurrency))
 	}
 	if changes("rate") {
-		p.Rate = new(ext.rate(ext.values["rate"]))
+		p.Rate = new(ext.rate("rate"))
+	}
+	if changes("laneRate") {
+		p.LaneRate = new(ext.rate("laneRate"))
 	}
 	if changes("network") {
 		p.Network = new(ext.text("network", engine.CheckNetwork))
@@ -147,15 +150,16 @@ func policyParams(in *input) (p engine.PolicyParams) {
 }
 
 // rate reads a rate; null is none.
-func (in *input) rate(v any) (r engine.Rate) {
-	obj := in.object("rate", v)
+func (in *input) rate(name string) (r engine.Rate) {
+	v := in.values[name]
+	obj := in.object(name, v)
 	if in.err = obj.err; v == nil || in.err != nil {
 		return r
 	}
 	r.Limit = obj.integer("limit", 0, func(n int) error { return engine.CheckRange(n, 1, engine.MaxRate) })
 	r.Period = obj.integer("period", 0, func(n int) error { return engine.CheckRange(n, 1, engine.MaxPeriod) })
 	if in.err = obj.err; in.err == nil {
-		in.fail("rate", engine.CheckRate(r))
+		in.fail(name, engine.CheckRate(r))
 	}
 	return r
 }

@@ -16,7 +16,7 @@ func TestFunctionModel(t *testing.T) {
 	a := s.post(t, "/functions", map[string]any{"functionId": "hello", "name": "Hello", "runtime": runtimeID}).ok(http.StatusCreated)
 	want := `{"$id":"hello","$createdAt":"T","$updatedAt":"T","execute":[],"name":"Hello","enabled":true,"live":true,"logging":true,` +
 		`"runtime":"` + runtimeID + `","deployment":"","scopes":[],"vars":[],"events":[],"schedule":"","timeout":15,"entrypoint":"","commands":"",` +
-		`"version":"v4","installationId":"","providerRepositoryId":"","providerBranch":"","providerRootDirectory":"","providerSilentMode":false,"specification":"s-1vcpu-512mb","fnkit":{"timeZone":"UTC","catchUp":"once","retry":{"attempts":0,"backoff":1,"maxBackoff":3600,"on":["error","timeout","crash"]},"priority":0,"concurrency":0,"laneConcurrency":0,"rate":null,"network":"","nextRunAt":"","lastRunAt":""}}`
+		`"version":"v4","installationId":"","providerRepositoryId":"","providerBranch":"","providerRootDirectory":"","providerSilentMode":false,"specification":"s-1vcpu-512mb","fnkit":{"timeZone":"UTC","catchUp":"once","retry":{"attempts":0,"backoff":1,"maxBackoff":3600,"on":["error","timeout","crash"]},"priority":0,"concurrency":0,"laneConcurrency":0,"rate":null,"laneRate":null,"network":"","nextRunAt":"","lastRunAt":""}}`
 	if got := undated(a.raw); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
@@ -278,7 +278,7 @@ func TestUpdateReplaces(t *testing.T) {
 	a := s.do(t, "PUT", "/functions/"+id, map[string]any{"name": "new"}).ok(200)
 	want := `{"$id":"` + id + `","$createdAt":"T","$updatedAt":"T","execute":[],"name":"new","enabled":true,"live":false,"logging":true,` +
 		`"runtime":"` + runtimeID + `","deployment":"","scopes":[],"vars":[],"events":[],"schedule":"","timeout":15,"entrypoint":"echo","commands":"",` +
-		`"version":"v4","installationId":"","providerRepositoryId":"","providerBranch":"","providerRootDirectory":"","providerSilentMode":false,"specification":"s-1vcpu-512mb","fnkit":{"timeZone":"UTC","catchUp":"once","retry":{"attempts":0,"backoff":1,"maxBackoff":3600,"on":["error","timeout","crash"]},"priority":0,"concurrency":0,"laneConcurrency":0,"rate":null,"network":"","nextRunAt":"","lastRunAt":""}}`
+		`"version":"v4","installationId":"","providerRepositoryId":"","providerBranch":"","providerRootDirectory":"","providerSilentMode":false,"specification":"s-1vcpu-512mb","fnkit":{"timeZone":"UTC","catchUp":"once","retry":{"attempts":0,"backoff":1,"maxBackoff":3600,"on":["error","timeout","crash"]},"priority":0,"concurrency":0,"laneConcurrency":0,"rate":null,"laneRate":null,"network":"","nextRunAt":"","lastRunAt":""}}`
 	if got := undated(a.raw); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}

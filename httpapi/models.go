@@ -29,7 +29,7 @@ func functionExtension(f engine.Function) object {
 	return object{
 		{"timeZone", cmp.Or(f.Policy.TimeZone, "UTC")}, {"catchUp", string(cmp.Or(f.Policy.CatchUp, engine.CatchUpOnce))},
 		{"retry", retryModel(f.Policy.Retry)}, {"priority", f.Policy.Priority},
-		{"concurrency", f.Policy.Concurrency}, {"laneConcurrency", f.Policy.LaneConcurrency}, {"rate", rateModel(f.Policy.Rate)},
+		{"concurrency", f.Policy.Concurrency}, {"laneConcurrency", f.Policy.LaneConcurrency}, {"rate", rateModel(f.Policy.Rate)}, {"laneRate", rateModel(f.Policy.LaneRate)},
 		{"network", f.Policy.Network},
 		{"nextRunAt", date(f.NextRunAt)}, {"lastRunAt", date(f.LastRunAt)},
 	}
@@ -122,7 +122,7 @@ func executionExtension(e engine.Execution) object {
 	if e.Status == "waiting" && e.Tries > 0 {
 		next = e.ReadyAt
 	}
-	return object{{"status", string(e.Status)}, {"attempt", e.Attempt}, {"failures", e.Tries}, {"nextAttemptAt", date(next)}, {"lane", e.Lane}}
+	return object{{"status", string(e.Status)}, {"attempt", e.Attempt}, {"failures", e.Tries}, {"nextAttemptAt", date(next)}, {"lane", e.Lane}, {"priority", e.Priority}}
 }
 
 func headerModel(h engine.Header) object { return object{{"name", h.Name}, {"value", h.Value}} }

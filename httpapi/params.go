@@ -119,7 +119,11 @@ func (in *input) integer(name string, def int, rule func(int) error) int {
 	_, isNumber := v.(json.Number)
 	_, isText := v.(string)
 	if !isNumber && !isText || !integer.MatchString(s) {
-		in.fail(name, rule(-1))
+		err := rule(-1) // what most rules say of it
+		if err == nil {
+			err = errors.New("Value must be a valid integer")
+		}
+		in.fail(name, err)
 		return def
 	}
 	n, _ := strconv.Atoi(s)

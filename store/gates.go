@@ -34,6 +34,7 @@ type Room struct {
 	Lane         int // of the function that have the same Lane; those without one do not count
 	ProjectRate  Rate
 	FunctionRate Rate
+	LaneRate     Rate // of those that have the same Lane
 }
 
 // Rate is a bucket of Limit tokens that takes Period seconds to fill.

@@ -56,11 +56,12 @@ type Policy struct {
 
 	// Concurrency is how many executions of the function run at once, and
 	// LaneConcurrency how many of those with the same Lane: of queued ones over all
-	// engines, of synchronous ones on each. Rate is how fast they begin, in the same
-	// way. 0: no limit.
+	// engines, of synchronous ones on each. Rate and LaneRate are how fast they begin,
+	// in the same way. 0: no limit.
 	Concurrency     int  `json:"concurrency,omitempty"`
 	LaneConcurrency int  `json:"laneConcurrency,omitempty"`
 	Rate            Rate `json:"rate,omitzero"`
+	LaneRate        Rate `json:"laneRate,omitzero"`
 
 	Network string `json:"network,omitempty"` // what its code can reach: "none" or "host". Default: what the sandbox is configured to allow
 }

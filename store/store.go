@@ -219,6 +219,9 @@ type Retention interface {
 	// TrimLogs removes up to limit chunks that are from before a time, of all
 	// logs of all projects, the first written first, and returns how many.
 	TrimLogs(ctx context.Context, before time.Time, limit int) (n int, err error)
+	// TrimRates removes up to limit buckets of rates, of all projects, that are full
+	// at a time, and returns how many. One that is not there is full.
+	TrimRates(ctx context.Context, at time.Time, limit int) (n int, err error)
 }
 
 // LogRef names a log.

@@ -77,10 +77,10 @@ func (r records) deleteFunction(ctx context.Context, project, id string) (blobs 
 			return nil, failed("delete logs", err)
 		}
 	}
-	if _, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND name = ?", r.s.table("rates"), project, id); err != nil {
+	// Names of its lanes' rates and of these keys begin with the function and "/", which "0" follows.
+	if _, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND (name = ? OR name >= ? AND name < ?)", r.s.table("rates"), project, id, id+"/", id+"0"); err != nil {
 		return nil, failed("delete rates", err)
 	}
-	// Names of these keys begin with the function and "/", which "0" follows.
 	if _, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND kind = ? AND name >= ? AND name < ?",
 		r.s.table("keys"), project, string(store.ExecutionKey), id+"/", id+"0"); err != nil {
 		return nil, failed("delete keys", err)

@@ -31,7 +31,7 @@ func (r records) Admit(ctx context.Context, lease store.Lease, room store.Room, 
 			return orConflict(err)
 		}
 		if !row.Paid {
-			begin, err := r.reserve(ctx, lease.Project, row.FunctionID, room, at)
+			begin, err := r.reserve(ctx, lease.Project, row.FunctionID, row.Lane, room, at)
 			if err != nil {
 				return err
 			}
@@ -100,12 +100,15 @@ func (r records) full(ctx context.Context, lease store.Lease, function, lane str
 
 // reserve takes a token of each rate, and returns when the execution that has
 // them may begin: who has to wait has its place in line already.
-func (r records) reserve(ctx context.Context, project, function string, room store.Room, at time.Time) (begin time.Time, err error) {
+func (r records) reserve(ctx context.Context, project, function, lane string, room store.Room, at time.Time) (begin time.Time, err error) {
 	begin = at
+	if lane == "" {
+		room.LaneRate = store.Rate{}
+	}
 	for _, b := range []struct {
-		name string
+		name string // no id of a function has a "/"
 		rate store.Rate
-	}{{"", room.ProjectRate}, {function, room.FunctionRate}} {
+	}{{"", room.ProjectRate}, {function, room.FunctionRate}, {function + "/" + lane, room.LaneRate}} {
 		if b.rate.Limit == 0 {
 			continue
 		}

@@ -54,6 +54,22 @@ ORDER BY d.seq LIMIT ?7`,
 	return ids, failed("old deployments", err)
 }
 
+// TrimRates implements store.Retention. A bucket that somebody takes a token from
+// meanwhile is not full any more when its turn comes.
+func (s *Store) TrimRates(ctx context.Context, at time.Time, limit int) (n int, err error) {
+	err = s.statement(ctx, func() error {
+		res, err := s.w.ExecContext(ctx, "DELETE FROM ?0 WHERE at <= ?1 AND (project_id, name) IN (SELECT project_id, name FROM ?0 WHERE at <= ?1 LIMIT ?2)",
+			s.table("rates"), at.UnixMicro(), limit)
+		if err != nil {
+			return err
+		}
+		affected, err := res.RowsAffected()
+		n = int(affected)
+		return err
+	})
+	return n, failed("trim rates", err)
+}
+
 // TrimLogs implements store.Retention. Chunks are written in the order of their
 // sequence, about: the first ones are the oldest, so no index of times is needed.
 func (s *Store) TrimLogs(ctx context.Context, before time.Time, limit int) (n int, err error) {

@@ -166,6 +166,52 @@ func (s *suite) rates() {
 	}
 }
 
+// ratesOfLanes: each lane of a function has a bucket of its own, beside the
+// function's, until it is full and trimmed, or the function is deleted.
+func (s *suite) ratesOfLanes() {
+	s.must(second(s.CreateFunction(s.ctx, s.function("f"))))
+	room := store.Room{LaneRate: store.Rate{Limit: 1, Period: 10}, FunctionRate: store.Rate{Limit: 5, Period: 50}}
+	n := 0
+	wait := func(lane string, at time.Time) time.Duration {
+		s.Helper()
+		n++
+		x := s.waiting(fmt.Sprint("x", n), past(1))
+		x.Lane = lane
+		s.append(x)
+		switch _, a := s.admit(x.ID, room, at); a {
+		case store.Admitted:
+			return 0
+		case store.Postponed:
+			return s.status(x.ID).ReadyAt.Sub(at)
+		}
+		return -1
+	}
+	var got []time.Duration
+	for _, lane := range []string{"a", "a", "b", "", ""} {
+		got = append(got, wait(lane, past(1)))
+	}
+	s.same("waits", got, []time.Duration{0, 10 * time.Second, 0, 0, 0})
+	s.same("beyond the function's", wait("c", past(1)), 10*time.Second)
+
+	trim := func(at time.Time) (all int) {
+		s.Helper()
+		for {
+			n, err := s.TrimRates(s.ctx, at, 1)
+			if s.must(err); n > 1 {
+				s.Errorf("trimmed %d at once", n)
+			}
+			if all += n; n == 0 {
+				return all
+			}
+		}
+	}
+	s.same("trimmed at once", trim(past(1)), 0)
+	s.same("trimmed later", trim(past(11)), 2) // those of b and c
+	s.same("a has to wait still", wait("a", past(11)), 10*time.Second)
+	s.must(second(s.DeleteFunction(s.ctx, s.project, "f")))
+	s.same("left of a function that was deleted", trim(past(1000)), 0)
+}
+
 // admissions: however many ask at once, no more are admitted than may.
 func (s *suite) admissions(stores []store.Store) {
 	const n = 40

@@ -60,6 +60,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		"gates":                   (*suite).gates,
 		"gates of projects":       (*suite).roomOfProject,
 		"gates and rates":         (*suite).rates,
+		"rates of lanes":          (*suite).ratesOfLanes,
 		"claims never meet":       (*suite).claims,
 		"odd texts":               (*suite).oddTexts,
 		"odd texts in queries":    (*suite).oddQueries,
