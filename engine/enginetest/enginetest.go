@@ -9,6 +9,21 @@
 // Nothing runs in the background: executions, builds and schedules happen in
 // Drain and Advance, on the test's goroutine, one after the other, so a test has one
 // outcome. A function must not wait for the clock: it would wait for ever.
+//
+// Code that needs the engine's loops, or functions that take their time, is tested in a
+// bubble of package testing/synctest: Start returns a kit whose engine runs by itself
+// there, on the bubble's time.
+//
+//	synctest.Test(t, func(t *testing.T) {
+//		kit := enginetest.Start(t, fnbox.Funcs{"slow": slow}) // sleeps for an hour
+//		kit.Deploy("shop", engine.FunctionParams{ID: "slow", Timeout: 15})
+//		kit.Execute("shop", "slow", engine.ExecuteParams{}) // fails after 15 s, at once
+//
+// In a bubble time stands still while anything is going on that the bubble does not
+// know of. So nothing in it may wait for a socket, a pipe or another process: a store
+// on a server, a sandbox with processes, and an HTTP server (unlike its handler, with
+// httptest.NewRecorder) would stop it for ever. Files, and so SQLite, are fine. A kit of New
+// works in a bubble as it does outside.
 package enginetest
 
 import (
@@ -20,6 +35,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/benbjohnson/clock"
@@ -36,7 +52,7 @@ var Epoch = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
 // Kit is an engine in a test's hands. Its methods fail the test on an error.
 type Kit struct {
 	*engine.Engine
-	Clock *clock.Mock
+	Clock *clock.Mock // nil in a kit of Start, whose time is package time's
 	t     testing.TB
 }
 
@@ -45,16 +61,39 @@ type Kit struct {
 // kept however far the clock is moved.
 func New(t testing.TB, funcs fnbox.Funcs, change ...func(*engine.Config)) *Kit {
 	t.Helper()
+	mock := clock.NewMock()
+	mock.Set(Epoch)
+	k := open(t, funcs, mock, change)
+	k.Clock = mock
+	return k
+}
+
+// Start returns a kit whose engine was started, in the bubble of testing/synctest that
+// t is of. Its time is the bubble's, which begins on a Saturday, the 1st of January
+// 2000: it goes on while the test waits, in Advance, time.Sleep or for an answer. The
+// engine's loops look at their tables once an hour only (Work.Poll, unless change says
+// otherwise), and besides when something is due.
+func Start(t testing.TB, funcs fnbox.Funcs, change ...func(*engine.Config)) *Kit {
+	t.Helper()
+	k := open(t, funcs, clock.New(), append([]func(*engine.Config){func(c *engine.Config) { c.Work.Poll = time.Hour }}, change...))
+	if err := k.Engine.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// open returns a kit on a clock, whose engine was not started.
+func open(t testing.TB, funcs fnbox.Funcs, now clock.Clock, change []func(*engine.Config)) *Kit {
+	t.Helper()
 	dir := t.TempDir()
 	db, err := sqlite.Open(t.Context(), filepath.Join(dir, "fnkit.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	box, mock := fnbox.New(funcs), clock.NewMock()
-	mock.Set(Epoch)
+	box := fnbox.New(funcs)
 	cfg := engine.Config{
 		Store: db, Blobs: dirblobs.New(filepath.Join(dir, "blobs")), Sandbox: box, Dir: filepath.Join(dir, "engine"),
-		Keys: engine.Key("test", []byte("a key for tests alone")), MinIsolation: "none", Clock: mock,
+		Keys: engine.Key("test", []byte("a key for tests alone")), MinIsolation: "none", Clock: now,
 		Retention: engine.Retention{Executions: -1},
 		Logger:    slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
@@ -70,7 +109,7 @@ func New(t testing.TB, funcs fnbox.Funcs, change ...func(*engine.Config)) *Kit {
 			t.Error(err)
 		}
 	})
-	return &Kit{eng, mock, t}
+	return &Kit{Engine: eng, t: t}
 }
 
 // Deploy creates a function and brings it to where it can be executed. What f
@@ -107,9 +146,14 @@ func (k *Kit) Deploy(project string, f engine.FunctionParams) engine.Function {
 }
 
 // Drain does everything that is due now and all that follows from it, and
-// returns when work is due next; zero: none is.
+// returns when work is due next; zero: none is. In a bubble it waits until all is done
+// that can be without time going on.
 func (k *Kit) Drain() (next time.Time) {
 	k.t.Helper()
+	if k.Clock == nil {
+		synctest.Wait()
+		return k.nextDue()
+	}
 	for {
 		next, did, err := k.Step(k.t.Context())
 		if err != nil {
@@ -121,15 +165,36 @@ func (k *Kit) Drain() (next time.Time) {
 	}
 }
 
+// nextDue is when work is due next, by the tables.
+func (k *Kit) nextDue() (next time.Time) {
+	k.t.Helper()
+	s := k.Config().Store
+	for _, due := range []func(context.Context) (time.Time, bool, error){s.NextSchedule, s.Builds().NextDue, s.Runs().NextDue} {
+		at, ok, err := due(k.t.Context())
+		if err != nil {
+			k.t.Fatal(err)
+		}
+		if ok && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
+	}
+	return next
+}
+
 // Advance moves the clock by d, stopping wherever work is due to do it.
 func (k *Kit) Advance(d time.Duration) {
 	k.t.Helper()
-	k.AdvanceTo(k.Clock.Now().Add(d))
+	k.AdvanceTo(k.Config().Clock.Now().Add(d))
 }
 
 // AdvanceTo moves the clock to a time, stopping wherever work is due to do it.
 func (k *Kit) AdvanceTo(end time.Time) {
 	k.t.Helper()
+	if k.Clock == nil {
+		time.Sleep(time.Until(end))
+		synctest.Wait()
+		return
+	}
 	for next := k.Drain(); !next.IsZero() && !next.After(end); next = k.Drain() {
 		k.Clock.Set(next)
 	}
