@@ -31,7 +31,8 @@ type Store interface {
 	// nothing. It may work in batches and MUST be safe to repeat.
 	DeleteProject(ctx context.Context, project string) error
 
-	// Ping reports whether the store can serve reads and writes now.
+	// Ping reports whether the store can serve reads and writes now: it MUST write
+	// something. It is called once a second at most.
 	Ping(ctx context.Context) error
 	Close() error
 }
