@@ -75,6 +75,9 @@ func New(c Config) (*Engine, error) {
 	e.artefacts = newArtefacts(e)
 	e.pool = e.newPool()
 	e.demand = newDemand()
+	if s, ok := c.Store.(store.Lessor); ok {
+		s.LeasesLast(c.Work.Lease)
+	}
 	return e, nil
 }
 

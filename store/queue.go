@@ -62,6 +62,15 @@ type Clock interface {
 	Now(ctx context.Context) (now time.Time, ok bool, err error)
 }
 
+// Lessor is what a Store may be besides: its backend holds locks for a transaction
+// that is under way, and lets go of them if its process stops in the middle.
+type Lessor interface {
+	// LeasesLast says that leases may end after d: by then it MUST have let go. It
+	// does no I/O and may be called at any time and more than once; the shortest d
+	// counts.
+	LeasesLast(d time.Duration)
+}
+
 // ClaimParams say what to claim.
 type ClaimParams struct {
 	Now        time.Time

@@ -32,6 +32,9 @@ type Options struct {
 	// Listen hears what is notified on a channel of Postgres, see Store.Wakes.
 	// Default: nothing is heard.
 	Listen func(ctx context.Context, channel string) (Listener, error)
+	// LeasesLast is told how long leases last, see store.Lessor. Default: a host's own
+	// sessions are its own affair.
+	LeasesLast func(d time.Duration)
 	// Close ends the handles when the store is closed. Default: they are the
 	// host's and stay open.
 	Close func() error
@@ -45,6 +48,7 @@ type Store struct {
 	dialect *dialect
 	inserts [2]string // see the func
 	close   func() error
+	lessor  func(time.Duration)
 
 	statements statements // on db
 	reads      statements // on the reader
@@ -76,7 +80,7 @@ func New(db *bun.DB, o Options) (*Store, error) {
 	if o.Reader == nil {
 		o.Reader = db
 	}
-	s := &Store{db: db, prefix: o.Prefix, dialect: d, inserts: inserts(o.Prefix), close: o.Close, hints: newHints(o.Listen)}
+	s := &Store{db: db, prefix: o.Prefix, dialect: d, inserts: inserts(o.Prefix), close: o.Close, lessor: o.LeasesLast, hints: newHints(o.Listen)}
 	s.statements.db, s.reads.db = db.DB, o.Reader.DB
 	s.records = records{s: s, r: o.Reader, w: db}
 	return s, nil
@@ -112,6 +116,15 @@ func (s *Store) Now(ctx context.Context) (now time.Time, ok bool, err error) {
 	var at int64
 	err = s.db.NewRaw(s.dialect.now).Scan(ctx, &at)
 	return time.UnixMicro(at).UTC(), err == nil, failed("now", err)
+}
+
+var _ store.Lessor = (*Store)(nil)
+
+// LeasesLast implements store.Lessor.
+func (s *Store) LeasesLast(d time.Duration) {
+	if s.lessor != nil {
+		s.lessor(d)
+	}
 }
 
 // Close implements store.Store.

@@ -230,13 +230,36 @@ func cancelWaiting(ctx context.Context, cancel func(), dsn string) {
 // nothing when it wakes up.
 func TestATransactionThatStandsStill(t *testing.T) {
 	t.Parallel()
-	dsn := postgrestest.DSN(t)
-	sleeper, other := open(t, postgrestest.With(dsn, "idle_in_transaction_session_timeout", "3s")), open(t, dsn)
+	for name, sleeper := range map[string]func(t *testing.T, dsn string) *sqlstore.Store{
+		"by its DSN": func(t *testing.T, dsn string) *sqlstore.Store {
+			s := open(t, postgrestest.With(dsn, "idle_in_transaction_session_timeout", "3s"))
+			s.LeasesLast(time.Millisecond) // the host knows better
+			return s
+		},
+		"by the lease": func(t *testing.T, dsn string) *sqlstore.Store {
+			s := open(t, dsn) // and has sessions already
+			for _, lease := range []time.Duration{time.Minute, time.Second, 2 * time.Second} {
+				s.LeasesLast(lease)
+			}
+			return s
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dsn := postgrestest.DSN(t)
+			standStill(t, sleeper(t, dsn), open(t, dsn))
+		})
+	}
+}
+
+// standStill has one engine stand still in a transaction until another gets its row.
+func standStill(t *testing.T, sleeper, other *sqlstore.Store) {
 	row := store.Execution{Project: "p", ID: "x", FunctionID: "f", Status: store.ExecutionWaiting, ReadyAt: time.Unix(1, 0)}
 	if err := other.AppendExecutions(t.Context(), []store.Execution{row}); err != nil {
 		t.Fatal(err)
 	}
 	claim := store.ClaimParams{Now: time.Unix(1, 0), LeaseUntil: time.Unix(2, 0), Limit: 1}
+	began := time.Now()
 	err := sleeper.InTx(t.Context(), func(ctx context.Context, tx store.Tx) error {
 		if rows, err := tx.Runs().Claim(ctx, claim); err != nil || len(rows) != 1 {
 			return fmt.Errorf("claimed %d rows: %w", len(rows), err)
@@ -254,6 +277,9 @@ func TestATransactionThatStandsStill(t *testing.T) {
 	})
 	if !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("the sleeper's commit: %v", err)
+	}
+	if took := time.Since(began); took > 9*time.Second || took < 900*time.Millisecond { // without a limit, 10 s
+		t.Errorf("the other waited for %s", took)
 	}
 	if x, err := other.GetExecution(t.Context(), "p", "f", "x"); err != nil || x.Attempt != 1 {
 		t.Errorf("%+v, %v", x, err)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -38,23 +39,24 @@ func Open(ctx context.Context, dsn string) (*sqlstore.Store, error) {
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "fnkit"
 	}
-	db := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(settle(config.RuntimeParams)))
+	idle := &idleLimit{given: config.RuntimeParams[idleSetting] != ""}
+	db := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(settle(config.RuntimeParams, idle)), stdlib.OptionResetSession(idle.reset))
 	db.SetMaxOpenConns(connections)
 	db.SetMaxIdleConns(connections / 2)
 	db.SetConnMaxIdleTime(5 * time.Minute)
 	db.SetConnMaxLifetime(time.Hour) // also after the server's addresses have changed
-	s, err := open(ctx, db, config)
+	s, err := open(ctx, db, config, idle)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("postgres: open: %w", err), db.Close())
 	}
 	return s, nil
 }
 
-func open(ctx context.Context, db *sql.DB, config *pgx.ConnConfig) (*sqlstore.Store, error) {
+func open(ctx context.Context, db *sql.DB, config *pgx.ConnConfig, idle *idleLimit) (*sqlstore.Store, error) {
 	listen := func(ctx context.Context, channel string) (sqlstore.Listener, error) {
 		return listen(ctx, config, channel)
 	}
-	s, err := sqlstore.New(bun.NewDB(db, pgdialect.New()), sqlstore.Options{Listen: listen, Close: db.Close})
+	s, err := sqlstore.New(bun.NewDB(db, pgdialect.New()), sqlstore.Options{Listen: listen, LeasesLast: idle.lower, Close: db.Close})
 	if err != nil {
 		return nil, err
 	}
@@ -93,19 +95,19 @@ func (l listener) Close() error {
 
 // settings are those of each session, unless the DSN says otherwise. An engine
 // that stops in the middle of a transaction, or whose machine goes away, must
-// not keep rows from the others for longer than a lease lasts; nor may a
+// not keep rows from the others for long, see also idleLimit; nor may a
 // statement that hangs keep an engine.
 var settings = map[string]string{
-	"idle_in_transaction_session_timeout": "10s",
-	"statement_timeout":                   "60s",
-	"lock_timeout":                        "20s",
-	"tcp_keepalives_idle":                 "10",
-	"tcp_keepalives_interval":             "5",
-	"tcp_keepalives_count":                "3",
+	idleSetting:               "10s",
+	"statement_timeout":       "60s",
+	"lock_timeout":            "20s",
+	"tcp_keepalives_idle":     "10",
+	"tcp_keepalives_interval": "5",
+	"tcp_keepalives_count":    "3",
 }
 
 // settle sets them. Proxies refuse most of them when a session begins.
-func settle(given map[string]string) func(context.Context, *pgx.Conn) error {
+func settle(given map[string]string, idle *idleLimit) func(context.Context, *pgx.Conn) error {
 	var statement strings.Builder
 	statement.WriteString("SET standard_conforming_strings = on;") // what quotes texts relies on it
 	for name, value := range settings {
@@ -114,7 +116,42 @@ func settle(given map[string]string) func(context.Context, *pgx.Conn) error {
 		}
 	}
 	return func(ctx context.Context, c *pgx.Conn) error {
-		_, err := c.Exec(ctx, statement.String())
-		return err
+		if _, err := c.Exec(ctx, statement.String()); err != nil {
+			return err
+		}
+		return idle.reset(ctx, c)
 	}
+}
+
+const idleSetting = "idle_in_transaction_session_timeout"
+
+// idleLimit shortens idleSetting to the lease of the engines on a store: rows that
+// one keeps which stands still are others' when its lease has ended.
+type idleLimit struct {
+	given bool         // the DSN says what it is
+	limit atomic.Int64 // milliseconds; 0: as in settings
+}
+
+// lower takes a limit, if it is lower.
+func (l *idleLimit) lower(to time.Duration) {
+	if l.given {
+		return
+	}
+	ms := min(to, 10*time.Second).Milliseconds()
+	for old := l.limit.Load(); (old == 0 || ms < old) && !l.limit.CompareAndSwap(old, ms); old = l.limit.Load() {
+	}
+}
+
+// reset tells a session the limit, if it does not know it: a new one, and one that is
+// to be used again.
+func (l *idleLimit) reset(ctx context.Context, c *pgx.Conn) error {
+	known, ms := c.PgConn().CustomData(), l.limit.Load()
+	if ms == 0 || known[idleSetting] == ms {
+		return nil
+	}
+	_, err := c.Exec(ctx, fmt.Sprintf("SET %s = %d", idleSetting, ms))
+	if err == nil {
+		known[idleSetting] = ms
+	}
+	return err
 }
