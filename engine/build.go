@@ -242,7 +242,7 @@ func (e *Engine) finishBuild(ctx context.Context, l store.Lease, d Deployment, e
 	now := e.now()
 	var failure buildFailure
 	d.UpdatedAt, d.BuildEnded, d.ReadyAt = now, now, time.Time{}
-	lost := errors.Is(err, errLeaseLost) || context.Cause(ctx) == errLeaseLost
+	lost := errors.Is(err, errLeaseLost) || errors.Is(context.Cause(ctx), errLeaseLost)
 	switch {
 	case lost:
 		e.dropArtefact(ctx, &d)

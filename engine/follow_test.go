@@ -322,6 +322,70 @@ func TestFollowingEnds(t *testing.T) {
 	fails(t, err, engine.TypeUnavailable)
 }
 
+// written is a store that tells a test what is added to logs.
+type written struct {
+	store.Store
+	chunks chan string
+}
+
+func (w written) AppendLogs(ctx context.Context, ref store.LogRef, chunks []store.LogChunk) error {
+	for _, c := range chunks {
+		w.chunks <- string(c.Data)
+	}
+	return w.Store.AppendLogs(ctx, ref, chunks)
+}
+
+// TestWhyACallWasEnded: who follows it is told the true reason.
+func TestWhyACallWasEnded(t *testing.T) {
+	t.Parallel()
+	for want, end := range map[string]func(t *testing.T, h *host, x engine.Execution) error{
+		"it was deleted": func(t *testing.T, h *host, _ engine.Execution) error {
+			return h.DeleteProject(t.Context(), engine.System, "shop")
+		},
+		"with its function": func(t *testing.T, h *host, _ engine.Execution) error {
+			return h.p.DeleteFunction(t.Context(), engine.System, "f")
+		},
+		"canceled or deleted elsewhere": func(t *testing.T, h *host, x engine.Execution) error {
+			_, err := h.cfg.Store.CancelExecution(t.Context(), "shop", "f", x.ID, "", time.Now()) // as another engine does
+			return err
+		},
+		"the server stops": func(t *testing.T, h *host, _ engine.Execution) error {
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			if err := h.Stop(ctx); !errors.Is(err, context.Canceled) {
+				return err
+			}
+			return nil
+		},
+	} {
+		t.Run(want, func(t *testing.T) {
+			t.Parallel()
+			say, chunks := make(chan string), make(chan string, 100)
+			h := start(t, funcs(talker(say)), func(c *engine.Config) {
+				c.Store, c.Work.Lease = written{c.Store, chunks}, time.Second
+			})
+			h.ready(t, "f")
+			x := h.background(t)
+			say <- "x"
+			f := h.follow(t, x, 0)
+			defer f.Close()
+			hears(t, f, "x\n")
+			if err := end(t, h, x); err != nil {
+				t.Fatal(err)
+			}
+			var text string
+			for text = range chunks {
+				if strings.HasPrefix(text, "The execution was ended") {
+					break
+				}
+			}
+			if !strings.Contains(text, want) {
+				t.Errorf("it ended with %q", text)
+			}
+		})
+	}
+}
+
 // TestWhatIsTooMuchToFollow: the log ends with a mark, and the record has the end.
 func TestWhatIsTooMuchToFollow(t *testing.T) {
 	t.Parallel()

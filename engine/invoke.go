@@ -57,6 +57,8 @@ const (
 	textInterrupted = "The instance was stopped because another execution in it had to be ended."
 	textCanceled    = "The execution was canceled."
 	textStopping    = "The execution was ended because the server stops."
+	textDeleted     = "The execution was ended because it was deleted, with its function or project."
+	textTakenOver   = "The execution was ended because it was canceled or deleted elsewhere, or another server took it over."
 )
 
 // invoke makes a call: the only road to a sandbox. ctx ends it, and waiting the
@@ -174,6 +176,12 @@ func (e *Engine) judge(ctx context.Context, c call, res sandbox.Result, err erro
 	case context.Cause(ctx) == errCanceled:
 		c.out.fail(textCanceled)
 		return outcome{failed: true, canceled: true}
+	case errors.Is(context.Cause(ctx), errDeleted):
+		c.out.fail(textDeleted)
+		return outcome{failed: true, interrupted: true}
+	case errors.Is(context.Cause(ctx), errLeaseLost):
+		c.out.fail(textTakenOver)
+		return outcome{failed: true, interrupted: true}
 	case ctx.Err() != nil:
 		c.out.fail(textStopping)
 		return outcome{failed: true, interrupted: true}

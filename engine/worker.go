@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"sync"
 	"time"
@@ -13,6 +14,9 @@ import (
 // errLeaseLost ends the work on a row that another worker took over, or that
 // was deleted or canceled.
 var errLeaseLost = errors.New("engine: lease lost")
+
+// errDeleted is the case in which this engine deleted the row.
+var errDeleted = fmt.Errorf("%w: it was deleted", errLeaseLost)
 
 // worker takes rows from a queue and works on them, up to a number at once. It
 // sleeps until the next row is due; wake tells it that one came in.
@@ -234,13 +238,13 @@ func (w *worker[T]) lose(l store.Lease) {
 	}
 }
 
-// cancelIf ends the jobs on rows that the function selects.
+// cancelIf ends the jobs on rows that were deleted, which the function selects.
 func (w *worker[T]) cancelIf(which func(T) bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, j := range w.held {
 		if which(j.row) {
-			j.cancel(errLeaseLost)
+			j.cancel(errDeleted)
 		}
 	}
 }
