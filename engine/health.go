@@ -22,7 +22,7 @@ const (
 )
 
 // loops are those of a started engine, by the names of their pulses.
-var loops = []string{"builds", "runs", "schedules", "limits", "eviction"}
+var loops = []string{"builds", "runs", "schedules", "limits", "eviction", "hints"}
 
 // pulses say when loops will be back.
 type pulses struct {
@@ -38,6 +38,13 @@ func (p *pulses) rests(loop string, until time.Time) {
 		p.back = map[string]time.Time{}
 	}
 	p.back[loop] = until
+}
+
+// gone notes that a loop ended, or that nobody knows when it is back.
+func (p *pulses) gone(loop string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.back, loop)
 }
 
 // late returns a loop that should have been back before a time.

@@ -13,6 +13,7 @@ import (
 	"github.com/fnkit/fnkit/engine"
 	"github.com/fnkit/fnkit/sandbox"
 	"github.com/fnkit/fnkit/sandbox/fnbox"
+	"github.com/fnkit/fnkit/store"
 )
 
 // mute is a driver that does not list its instances when a test says so.
@@ -127,4 +128,79 @@ func TestAliveNamesALoopThatIsStuck(t *testing.T) {
 	fails(t, h.Ready(t.Context()), engine.TypeUnavailable)
 	close(release)
 	eventually(t, func() (error, bool) { err := h.Alive(); return err, err == nil })
+}
+
+// deaf is a store whose backend is slow to listen, if it does at all.
+type deaf struct {
+	store.Store
+	asked chan context.Context
+	hears chan (<-chan struct{})
+}
+
+func (d deaf) Wakes(ctx context.Context) (<-chan struct{}, error) {
+	d.asked <- ctx
+	if wakes := <-d.hears; wakes != nil {
+		return wakes, nil
+	}
+	return nil, errors.New("no")
+}
+
+// TestAliveKnowsWhetherHintsAreListenedFor: who listens may do so for ever, who asks
+// to listen may not.
+func TestAliveKnowsWhetherHintsAreListenedFor(t *testing.T) {
+	t.Parallel()
+	mock := clock.NewMock()
+	mock.Set(time.Now())
+	d := deaf{asked: make(chan context.Context), hears: make(chan (<-chan struct{}))}
+	h := start(t, funcs(ok), func(c *engine.Config) {
+		d.Store, c.Clock = c.Store, mock
+		c.Store = d
+	})
+	stuck := func() (error, bool) {
+		mock.Add(10 * time.Second)
+		err := h.Alive()
+		return err, err != nil && strings.Contains(err.Error(), "The loop for hints has been stuck for ")
+	}
+	well := func() (error, bool) {
+		mock.Add(time.Second)
+		err := h.Alive()
+		return err, err == nil
+	}
+	ctx := <-d.asked
+	eventually(t, stuck)
+	if ctx.Err() == nil {
+		t.Error("it is still asked, after minutes")
+	}
+	d.hears <- nil
+	eventually(t, well) // it is asked again, after a pause
+	eventually(t, func() (context.Context, bool) {
+		mock.Add(time.Second)
+		select {
+		case ctx = <-d.asked:
+			return ctx, true
+		default:
+			return nil, false
+		}
+	})
+	wakes := make(chan struct{})
+	d.hears <- wakes
+	eventually(t, well)
+	wakes <- struct{}{}
+	for range 100 { // nothing to say for a long time
+		mock.Add(10 * time.Second)
+		if err, _ := stuck(); err != nil && strings.Contains(err.Error(), "hints") {
+			t.Fatal(err)
+		}
+	}
+	if ctx.Err() != nil {
+		t.Errorf("it stopped to listen: %v", context.Cause(ctx))
+	}
+	close(wakes)
+	go func() { // until the engine stops
+		for range d.asked {
+			d.hears <- nil
+		}
+	}()
+	t.Cleanup(func() { close(d.asked) })
+	h.stop(t)
 }

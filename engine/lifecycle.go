@@ -194,15 +194,19 @@ func (e *Engine) shutDown() {
 	close(l.stopped)
 }
 
-// Run is Start, wait for ctx to end, Stop with up to grace for draining.
+// Run is Start, wait for ctx to end, Stop with up to grace for draining; if that was
+// not enough, the error is context.DeadlineExceeded.
 func (e *Engine) Run(ctx context.Context, grace time.Duration) error {
 	if err := e.Start(ctx); err != nil {
 		return err
 	}
 	<-ctx.Done()
-	bounded, cancel := e.clock.WithTimeout(context.WithoutCancel(ctx), grace)
+	bounded, cancel := e.within(context.WithoutCancel(ctx), grace, context.DeadlineExceeded)
 	defer cancel()
-	return e.Stop(bounded)
+	if err := e.Stop(bounded); err != nil {
+		return context.Cause(bounded)
+	}
+	return nil
 }
 
 // stopping returns a channel that is closed when the engine begins to stop; nil:

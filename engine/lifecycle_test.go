@@ -157,6 +157,49 @@ func TestRunStopsWithItsContext(t *testing.T) {
 	fails(t, h.Ready(t.Context()), engine.TypeUnavailable)
 }
 
+// TestRunCutsOff what has not ended when its grace, by the engine's clock, is over.
+func TestRunCutsOff(t *testing.T) {
+	t.Parallel()
+	mock := clock.NewMock()
+	mock.Set(time.Now())
+	began := make(chan struct{})
+	h := open(t, funcs(func(ctx context.Context, c *fnbox.Context) error {
+		close(began)
+		<-ctx.Done()
+		return ctx.Err()
+	}), func(c *engine.Config) { c.Clock = mock })
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- h.Run(ctx, 10*time.Second) }()
+	h.ready(t, "f")
+	called := make(chan error, 1)
+	go func() {
+		_, err := h.p.Execute(context.WithoutCancel(ctx), engine.System, "f", engine.ExecuteParams{})
+		called <- err
+	}()
+	<-began
+	cancel()
+	eventually(t, func() (error, bool) { err := h.Ready(t.Context()); return err, err != nil })
+	select {
+	case err := <-ended:
+		t.Fatalf("it did not wait: %v", err)
+	default:
+	}
+	err := eventually(t, func() (error, bool) {
+		mock.Add(time.Second)
+		select {
+		case err := <-ended:
+			return err, true
+		default:
+			return nil, false
+		}
+	})
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Run: %v", err)
+	}
+	<-called
+}
+
 // TestTimeIsTheClocks: on a clock that stands still nothing passes, and what is
 // bounded ends when the clock is moved.
 func TestTimeIsTheClocks(t *testing.T) {
