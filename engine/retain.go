@@ -14,7 +14,7 @@ const (
 	// wait for the database meanwhile do not wait long.
 	retainBatch = 200
 	// retainPage is how many functions are looked at together.
-	retainPage = 100
+	retainPage = 1000
 	// chunksKept is how long chunks of a log are kept for those who follow it. It
 	// is longer than anything runs: when that has ended, its record has the log.
 	chunksKept = 24 * time.Hour
@@ -31,10 +31,12 @@ func (e *Engine) retain(ctx context.Context, now time.Time) {
 	e.batches(ctx, "rates", func() (int, error) { return e.store.TrimRates(ctx, now, retainBatch) })
 	kept := map[string]Retention{}
 	for after := int64(0); ; {
+		began := e.clock.Now()
 		page, err := e.store.NextFunctions(ctx, after, retainPage)
 		if err != nil && ctx.Err() == nil {
 			e.cfg.Logger.Warn("look for old records", "error", err)
 		}
+		e.pause(ctx, e.clock.Since(began))
 		for _, f := range page {
 			after = f.Seq
 			r, known := kept[f.Project]
@@ -72,14 +74,14 @@ func (e *Engine) retentionOf(ctx context.Context, project string) Retention {
 	return r
 }
 
-// retainOf removes what is old of one function.
-func (e *Engine) retainOf(ctx context.Context, f Function, r Retention, now time.Time) {
-	if r.Executions > 0 {
+// retainOf removes what is old of one function, if there may be something.
+func (e *Engine) retainOf(ctx context.Context, f store.FunctionStock, r Retention, now time.Time) {
+	if before := now.Add(-r.Executions); r.Executions > 0 && !f.Oldest.IsZero() && f.Oldest.Before(before) {
 		e.batches(ctx, "executions", func() (int, error) {
-			return e.store.DeleteExecutions(ctx, f.Project, f.ID, now.Add(-r.Executions), retainBatch, endedStatuses...)
+			return e.store.DeleteExecutions(ctx, f.Project, f.ID, before, retainBatch, endedStatuses...)
 		})
 	}
-	if r.Deployments > 0 {
+	if r.Deployments > 0 && f.Deployments > min(r.Deployments, store.MaxStock-1) {
 		e.batches(ctx, "deployments", func() (int, error) { return e.pruneDeployments(ctx, f, r.Deployments) })
 	}
 }
@@ -106,7 +108,7 @@ func (e *Engine) batches(ctx context.Context, kind string, remove func() (int, e
 
 // pruneDeployments removes a batch of a function's deployments that are older
 // than those it keeps, and returns how many.
-func (e *Engine) pruneDeployments(ctx context.Context, f Function, keep int) (n int, err error) {
+func (e *Engine) pruneDeployments(ctx context.Context, f store.FunctionStock, keep int) (n int, err error) {
 	ids, err := e.store.OldDeployments(ctx, f.Project, f.ID, keep, retainBatch)
 	for _, id := range ids {
 		gone, err := e.Project(f.Project).pruneDeployment(ctx, f.ID, id)

@@ -152,6 +152,35 @@ func TestOldDeploymentsGo(t *testing.T) {
 	}
 }
 
+// TestOnlyFunctionsWithOldRecordsAreWrittenTo: most have nothing to remove, most of the time.
+func TestOnlyFunctionsWithOldRecordsAreWrittenTo(t *testing.T) {
+	t.Parallel()
+	counted := &batches{}
+	kit := enginetest.New(t, fnbox.Funcs{"f": ok}, func(c *engine.Config) {
+		counted.Store, c.Retention = c.Store, engine.Retention{Deployments: 2}
+		c.Store = counted
+	})
+	for _, id := range []string{"old", "young", "unused"} {
+		kit.Deploy("p", engine.FunctionParams{ID: id, Entrypoint: "f"})
+	}
+	execute := func(id string) {
+		t.Helper()
+		kit.Execute("p", id, engine.ExecuteParams{})
+	}
+	execute("old")
+	kit.Advance(10 * day)
+	execute("young")
+	kit.Drain()
+	if len(counted.sizes) > 0 {
+		t.Errorf("there was nothing to remove, in %d batches", len(counted.sizes))
+	}
+	kit.Advance(5 * day)
+	kit.Drain()
+	if fmt.Sprint(counted.sizes) != "[1]" || len(kit.Executions("p", "old")) != 0 || len(kit.Executions("p", "young")) != 1 {
+		t.Errorf("removed in batches of %v", counted.sizes)
+	}
+}
+
 // batches counts what is removed, in how many batches.
 type batches struct {
 	store.Store

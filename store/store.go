@@ -206,8 +206,9 @@ type Logs interface {
 // piece of work, so that others can write in between, and several engines may do the same.
 type Retention interface {
 	// NextFunctions returns up to limit functions, of all projects, whose Seq is
-	// greater than after, in order of Seq.
-	NextFunctions(ctx context.Context, after int64, limit int) ([]Function, error)
+	// greater than after, in order of Seq, with what they have that may be old. It
+	// MUST read no more of that than a few entries of an index for each.
+	NextFunctions(ctx context.Context, after int64, limit int) ([]FunctionStock, error)
 	// DeleteExecutions removes up to limit executions of the function that have one
 	// of statuses and were created and last updated before a time, with their
 	// payloads and logs, and returns how many; rows that are locked by others may
@@ -224,6 +225,17 @@ type Retention interface {
 	// at a time, and returns how many. One that is not there is full.
 	TrimRates(ctx context.Context, at time.Time, limit int) (n int, err error)
 }
+
+// FunctionStock is what a function has that may be old.
+type FunctionStock struct {
+	Project, ID string
+	Seq         int64     // of the function
+	Oldest      time.Time // when the first of its executions was created; zero: it has none
+	Deployments int       // how many it has, counted up to MaxStock
+}
+
+// MaxStock is how far NextFunctions counts.
+const MaxStock = 100
 
 // LogRef names a log.
 type LogRef struct {

@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"time"
 
@@ -11,14 +12,27 @@ import (
 )
 
 // NextFunctions implements store.Retention.
-func (s *Store) NextFunctions(ctx context.Context, after int64, limit int) ([]store.Function, error) {
-	var rows []functionRow
-	err := s.r.NewSelect().Model(&rows).ModelTableExpr("? AS f", s.table("functions")).
-		Where("f.seq > ?", after).OrderExpr("f.seq").Limit(int64(limit)).Scan(ctx)
+func (s *Store) NextFunctions(ctx context.Context, after int64, limit int) ([]store.FunctionStock, error) {
+	var rows []struct {
+		Seq         int64
+		ProjectID   string
+		ID          string
+		Oldest      sql.NullInt64
+		Deployments int
+	}
+	err := s.r.NewRaw(`SELECT f.seq, f.project_id, f.id,
+  (SELECT x.created_at FROM ?1 x WHERE x.project_id = f.project_id AND x.function_id = f.id ORDER BY x.created_at, x.seq LIMIT 1) AS oldest,
+  (SELECT count(*) FROM (SELECT 1 FROM ?2 d WHERE d.project_id = f.project_id AND d.function_id = f.id LIMIT ?3) AS counted) AS deployments
+FROM ?0 f WHERE f.seq > ?4 ORDER BY f.seq LIMIT ?5`,
+		s.table("functions"), s.table("executions"), s.table("deployments"), store.MaxStock, after, limit).Scan(ctx, &rows)
 	if err != nil {
 		return nil, failed("next functions", err)
 	}
-	return convert(rows, (*functionRow).record), nil
+	page := make([]store.FunctionStock, len(rows))
+	for i, r := range rows {
+		page[i] = store.FunctionStock{Project: r.ProjectID, ID: r.ID, Seq: r.Seq, Oldest: moment(r.Oldest.Int64), Deployments: r.Deployments}
+	}
+	return page, nil
 }
 
 // DeleteExecutions implements store.Retention. The rows are found by the index

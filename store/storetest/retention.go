@@ -68,6 +68,15 @@ func (s *suite) nextFunctions() {
 		f := s.function(fmt.Sprint("f", i))
 		f.Project = fmt.Sprint(s.project, "-", i%2)
 		s.create(f)
+		far := *s
+		far.project = f.Project
+		for n := range i {
+			x := far.execution(fmt.Sprint(f.ID, "x", n), f.ID)
+			x.CreatedAt, x.UpdatedAt = past(50-n), past(60)
+			far.append(x)
+			d := far.deployment(fmt.Sprint(f.ID, "d", n), f.ID)
+			far.createDeployment(d)
+		}
 	}
 	var seen []string
 	after := int64(0)
@@ -81,14 +90,18 @@ func (s *suite) nextFunctions() {
 				s.Fatalf("seq %d after %d", f.Seq, after)
 			}
 			if after = f.Seq; f.Project == s.project+"-0" || f.Project == s.project+"-1" {
-				seen = append(seen, f.Project[len(s.project):]+"/"+f.ID)
+				stock := fmt.Sprint(f.Deployments)
+				if !f.Oldest.IsZero() {
+					stock += " since " + f.Oldest.Sub(past(0)).String()
+				}
+				seen = append(seen, f.Project[len(s.project):]+"/"+f.ID+" "+stock)
 			}
 		}
 		if len(page) == 0 {
 			break
 		}
 	}
-	s.same("functions", seen, []string{"-0/f0", "-1/f1", "-0/f2", "-1/f3", "-0/f4"})
+	s.same("functions", seen, []string{"-0/f0 0", "-1/f1 1 since 50s", "-0/f2 2 since 49s", "-1/f3 3 since 48s", "-0/f4 4 since 47s"})
 }
 
 func (s *suite) oldDeployments() {

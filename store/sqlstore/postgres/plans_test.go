@@ -72,6 +72,9 @@ func TestPlans(t *testing.T) {
 			}
 		}
 	}
+	if _, err := s.CreateFunction(t.Context(), store.Function{Project: "p", ID: "f", CreatedAt: time.UnixMilli(1), UpdatedAt: time.UnixMilli(1)}); err != nil {
+		t.Fatal(err)
+	}
 	rows("final", 10_000, func(int, *store.Execution) {})
 	exec("VACUUM ANALYZE")
 	rows("loud", 10_000, queue)
@@ -106,6 +109,9 @@ func work(t *testing.T, s *sqlstore.Store) {
 	}
 	if lost, err := s.Runs().Settle(t.Context(), settled); err != nil || len(lost) > 0 {
 		t.Fatalf("lost %v, %v", lost, err)
+	}
+	if page, err := s.NextFunctions(t.Context(), 0, 10); err != nil || len(page) != 1 || !page[0].Oldest.Equal(time.UnixMilli(1000)) {
+		t.Fatalf("functions: %+v, %v", page, err)
 	}
 	if _, ok, err := s.Runs().NextDue(t.Context()); err != nil || !ok {
 		t.Fatalf("next due: %v, %v", ok, err)
