@@ -48,7 +48,8 @@ func (p *Project) Execute(ctx context.Context, by Actor, function string, a Exec
 
 // Stream runs a function and passes its answer on to w as it is produced. An
 // error of type *Error comes before anything was written; ErrAborted after the
-// head was, when the answer broke off. Errors as Execute.
+// head was, when the answer broke off. With Config.SyncViaQueue, where nothing runs,
+// request and answer are passed on when they are whole. Errors as Execute.
 func (p *Project) Stream(ctx context.Context, by Actor, function string, r StreamRequest, w ResponseWriter) (Execution, error) {
 	limits, err := p.enter(ctx, by, ScopeExecutionWrite)
 	if err != nil {
