@@ -338,6 +338,7 @@ func (w written) AppendLogs(ctx context.Context, ref store.LogRef, chunks []stor
 // TestWhyACallWasEnded: who follows it is told the true reason.
 func TestWhyACallWasEnded(t *testing.T) {
 	t.Parallel()
+	const elsewhere = "canceled or deleted, or another"
 	for want, end := range map[string]func(t *testing.T, h *host, x engine.Execution) error{
 		"it was deleted": func(t *testing.T, h *host, _ engine.Execution) error {
 			return h.DeleteProject(t.Context(), engine.System, "shop")
@@ -345,7 +346,7 @@ func TestWhyACallWasEnded(t *testing.T) {
 		"with its function": func(t *testing.T, h *host, _ engine.Execution) error {
 			return h.p.DeleteFunction(t.Context(), engine.System, "f")
 		},
-		"canceled or deleted elsewhere": func(t *testing.T, h *host, x engine.Execution) error {
+		elsewhere: func(t *testing.T, h *host, x engine.Execution) error {
 			_, err := h.cfg.Store.CancelExecution(t.Context(), "shop", "f", x.ID, "", time.Now()) // as another engine does
 			return err
 		},
@@ -362,7 +363,9 @@ func TestWhyACallWasEnded(t *testing.T) {
 			t.Parallel()
 			say, chunks := make(chan string), make(chan string, 100)
 			h := start(t, funcs(talker(say)), func(c *engine.Config) {
-				c.Store, c.Work.Lease = written{c.Store, chunks}, time.Second
+				if c.Store = (written{c.Store, chunks}); want == elsewhere {
+					c.Work.Lease = time.Second // what was done elsewhere is noticed when the lease is renewed
+				}
 			})
 			h.ready(t, "f")
 			x := h.background(t)

@@ -58,7 +58,7 @@ const (
 	textCanceled    = "The execution was canceled."
 	textStopping    = "The execution was ended because the server stops."
 	textDeleted     = "The execution was ended because it was deleted, with its function or project."
-	textTakenOver   = "The execution was ended because it was canceled or deleted elsewhere, or another server took it over."
+	textTakenOver   = "The execution was ended because it was canceled or deleted, or another server took it over."
 )
 
 // invoke makes a call: the only road to a sandbox. ctx ends it, and waiting the
