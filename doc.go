@@ -55,8 +55,9 @@
 // id that was triggered within the last day queues none. A function's policy says
 // whether what failed is run again; what fails too often is a dead letter and can be
 // replayed. With an idempotency key a call is made once and answered the same, as
-// long as the key is remembered. What subscribers hear of is best effort; the tables
-// are the truth.
+// long as the key is remembered. Where nothing runs, synchronous calls can go through
+// the table too, while their callers wait. What subscribers hear of is best effort; the
+// tables are the truth.
 //
 // # Stability
 //
