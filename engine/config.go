@@ -47,7 +47,8 @@ type Config struct {
 	// SyncViaQueue lets an engine that was not started take synchronous calls: they go
 	// through the queue, before all that nobody waits for, to an engine that was, and
 	// run there once or not at all. Queued work's limits hold for them: they wait for
-	// room, for up to Limits.SyncTimeout. Default: they are refused, with
+	// room, for up to Limits.SyncTimeout. Where engines do not hear of each other's work
+	// (SQLite) they begin within Work.Poll. Default: they are refused, with
 	// general_service_unavailable.
 	SyncViaQueue bool
 
