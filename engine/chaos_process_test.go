@@ -45,6 +45,8 @@ type memberConfig struct {
 	// keeps its results from being written until a file of this name exists. Empty:
 	// nothing does.
 	Held string
+	// Front makes it one that runs nothing, and has synchronous calls go through the queue.
+	Front bool
 }
 
 func (c memberConfig) ledger() string { return filepath.Join(c.Dir, "ledger") }
@@ -114,7 +116,7 @@ func serveMember(cfg memberConfig) error {
 	speed := time.Duration(cfg.Speed)
 	n.eng, err = engine.New(engine.Config{
 		Store: s, Blobs: dirblobs.New(filepath.Join(cfg.Dir, "blobs")), Sandbox: slowBuilds{fnbox.New(n.funcs())},
-		Keys: engine.Key("k1", bytes.Repeat([]byte("secret"), 4)), MinIsolation: "none", Clock: cfg.clock(),
+		Keys: engine.Key("k1", bytes.Repeat([]byte("secret"), 4)), MinIsolation: "none", Clock: cfg.clock(), SyncViaQueue: cfg.Front,
 		Dir:    filepath.Join(cfg.Dir, "engine"+strconv.Itoa(os.Getpid())), // goes with the test, if this is killed
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		Work:   engine.Work{Runs: 16, Builds: 2, Losses: 1000, Lease: leaseOfMembers * speed, Poll: 50 * time.Millisecond * speed},
@@ -122,8 +124,10 @@ func serveMember(cfg memberConfig) error {
 	if err != nil {
 		return err
 	}
-	if err := n.eng.Start(ctx); err != nil {
-		return err
+	if !cfg.Front {
+		if err := n.eng.Start(ctx); err != nil {
+			return err
+		}
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
