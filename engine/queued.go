@@ -49,13 +49,14 @@ func (e *Engine) runQueued(ctx context.Context, c store.Claimed[Execution]) {
 		x.Tries++
 		e.retry(&x, t.policy.Retry, t.out.why)
 	}
+	if x.Status == store.ExecutionFailed && t.awaited == nil && t.policy.Retry.Attempts > 0 && c.Row.Payload != nil {
+		x.Status = store.ExecutionDead
+		e.observe.deadLettered(x)
+	}
+	e.runs.vacate(c.Lease)
 	if t.awaited != nil && x.Status.Final() {
 		e.settleAwaited(ctx, c.Lease, x, t, err)
 		return
-	}
-	if x.Status == store.ExecutionFailed && t.policy.Retry.Attempts > 0 && c.Row.Payload != nil {
-		x.Status = store.ExecutionDead
-		e.observe.deadLettered(x)
 	}
 	e.settle(ctx, c.Lease, x, t.by, err)
 }

@@ -30,6 +30,7 @@ type worker[T any] struct {
 
 	mu      sync.Mutex
 	held    map[store.Lease]*job[T]
+	running int         // jobs that have a slot
 	tries   map[row]int // of rows that failed through no fault of theirs
 	after   string      // project served last
 	renewAt time.Time   // when the leases are renewed next
@@ -42,7 +43,7 @@ const maxTries = 10_000
 
 type job[T any] struct {
 	row    T
-	guest  bool // not taken from the queue: it needs no slot
+	slot   bool // it has one; without, it is a guest, or its result is being written
 	cancel context.CancelCauseFunc
 	over   chan struct{} // closed when it is
 }
@@ -63,7 +64,8 @@ func (w *worker[T]) wake() {
 // leases are renewed until the last one is done.
 func (w *worker[T]) loop(claim, ctx context.Context) {
 	for {
-		runtime.Gosched() // jobs whose results were committed together end together: one claim fills their room
+		ends := done(claim) // asked for before the step: it may end meanwhile
+		runtime.Gosched() // jobs that were claimed together end together: one claim fills their room
 		next, more := w.step(claim, ctx, w.e.clock.Now())
 		if claim.Err() != nil && w.busy() == 0 {
 			return
@@ -77,7 +79,7 @@ func (w *worker[T]) loop(claim, ctx context.Context) {
 		select {
 		case <-timer.C:
 		case <-w.wakeup:
-		case <-done(claim):
+		case <-ends:
 		}
 		timer.Stop()
 	}
@@ -96,7 +98,7 @@ func done(ctx context.Context) <-chan struct{} {
 func (w *worker[T]) step(claim, ctx context.Context, now time.Time) (next time.Time, more bool) {
 	w.renew(ctx, now)
 	next = now.Add(w.e.cfg.Work.Poll)
-	if room := w.slots - w.taken(); room > 0 && claim.Err() == nil {
+	if room := w.room(); room > 0 && claim.Err() == nil {
 		asked, cancel := w.bounded(claim)
 		defer cancel()
 		rows, err := w.queue.Claim(asked, store.ClaimParams{Now: now, LeaseUntil: w.e.leaseEnd(now), Limit: room, After: w.after})
@@ -157,7 +159,10 @@ func (w *worker[T]) hold(ctx context.Context, c store.Claimed[T], guest bool) (_
 	ctx, cancel := context.WithCancelCause(ctx)
 	over := make(chan struct{})
 	w.mu.Lock()
-	w.held[c.Lease] = &job[T]{c.Row, guest, cancel, over}
+	w.held[c.Lease] = &job[T]{c.Row, !guest, cancel, over}
+	if !guest {
+		w.running++
+	}
 	if len(w.held) == 1 {
 		w.renewAt = w.e.clock.Now().Add(w.e.cfg.Work.Lease / 3)
 	}
@@ -168,6 +173,9 @@ func (w *worker[T]) hold(ctx context.Context, c store.Claimed[T], guest bool) (_
 	return ctx, func() {
 		cancel(nil)
 		w.mu.Lock()
+		if w.held[c.Lease].slot {
+			w.running--
+		}
 		delete(w.held, c.Lease)
 		w.mu.Unlock()
 		close(over)
@@ -287,16 +295,27 @@ func (w *worker[T]) busy() int {
 	return len(w.held)
 }
 
-// taken is how many slots are.
-func (w *worker[T]) taken() (n int) {
+// vacate gives the slot of a lease to the next job: of this one only the result
+// is left to be written. The worker comes to claim when that is done, or half of
+// the slots are free: what ends one after the other is not claimed one by one.
+func (w *worker[T]) vacate(l store.Lease) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, j := range w.held {
-		if !j.guest {
-			n++
+	if j := w.held[l]; j != nil && j.slot {
+		j.slot = false
+		w.running--
+		if w.running <= w.slots/2 {
+			w.wake()
 		}
 	}
-	return n
+}
+
+// room is how many rows may be claimed: as many as there are slots, and fewer
+// if results wait for the store, which must not pile up.
+func (w *worker[T]) room() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return min(w.slots-w.running, 2*w.slots-len(w.held))
 }
 
 // renewBefore returns when to step again: at next, or when leases are renewed.
