@@ -3,7 +3,9 @@
 package attack_test
 
 import (
+	"cmp"
 	"fmt"
+	"os"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -81,7 +83,7 @@ func (s *scene) attacks() []attack {
 		{"ask a name server", "udp", []any{"127.0.0.53", 53}, nil},
 		{"connect to a socket of the host", "unix", []any{s.socket}, nil},
 		{"connect to an abstract socket of the host", "unix", []any{"@" + s.abstract()}, nil},
-		{"connect to Docker", "unix", []any{"/var/run/docker.sock"}, nil},
+		{"connect to Docker", "unix", []any{strings.TrimPrefix(cmp.Or(os.Getenv("DOCKER_HOST"), "unix:///var/run/docker.sock"), "unix://")}, nil},
 		{"mount", "run", []any{"/bin/sh", "-c", "mount -t tmpfs none /tmp"}, nil},
 		{"make a namespace", "run", []any{"/bin/sh", "-c", "unshare -U true"}, nil},
 		{"become the superuser by su", "run", []any{"/bin/sh", "-c", `[ "$(su -c 'id -u' </dev/null 2>/dev/null)" = 0 ] && [ "$(id -u)" != 0 ]`}, nil},

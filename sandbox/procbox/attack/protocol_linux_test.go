@@ -92,7 +92,7 @@ func TestProtocol(t *testing.T) {
 			s.code = dir
 			for attack, want := range protocolAttacks {
 				got := s.onChannel(t, attack, want)
-				record(t, attack, tier, "channel", got)
+				record(t, "channel: "+attack, tier, "channel", want+": "+got)
 				s.unharmed(attack)
 			}
 		})
