@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -23,7 +24,33 @@ func cpuTime() (time.Duration, error) {
 		return 0, err
 	}
 	total := time.Duration(own.Utime.Nano() + own.Stime.Nano())
-	for _, p := range descendants() {
+	for _, p := range descendants(os.Getpid()) {
+		total += p.cpu
+	}
+	return total, nil
+}
+
+// spent is cpuTime with that of the database's server, if that is a process of
+// this machine.
+func (db *database) spent(ctx context.Context) (time.Duration, error) {
+	total, err := cpuTime()
+	if err != nil || db.dsn == "" {
+		return total, err
+	}
+	var backend int
+	if err := db.raw.QueryRowContext(ctx, "SELECT pg_backend_pid()").Scan(&backend); err != nil {
+		return 0, err
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", backend))
+	if err != nil {
+		return total, nil
+	}
+	server := parseStat(text).parent
+	if text, err = os.ReadFile(fmt.Sprintf("/proc/%d/stat", server)); err != nil {
+		return 0, err
+	}
+	total += parseStat(text).ended
+	for _, p := range descendants(server) {
 		total += p.cpu
 	}
 	return total, nil
@@ -33,10 +60,11 @@ func cpuTime() (time.Duration, error) {
 type process struct {
 	pid, parent int
 	cpu         time.Duration
+	ended       time.Duration // CPU time of children that have ended
 }
 
-// descendants returns the living children of this process, and theirs.
-func descendants() (found []process) {
+// descendants returns the living children of a process, and theirs.
+func descendants(of int) (found []process) {
 	names, _ := filepath.Glob("/proc/[0-9]*/stat")
 	all := make([]process, 0, len(names))
 	for _, name := range names {
@@ -44,7 +72,7 @@ func descendants() (found []process) {
 			all = append(all, parseStat(text))
 		}
 	}
-	family := map[int]bool{os.Getpid(): true}
+	family := map[int]bool{of: true}
 	for grew := true; grew; {
 		grew = false
 		for _, p := range all {
@@ -62,9 +90,9 @@ func parseStat(text []byte) (p process) {
 	p.pid, _ = strconv.Atoi(string(bytes.Fields(text)[0]))
 	f := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
 	p.parent, _ = strconv.Atoi(string(f[1]))
-	for _, field := range f[11:13] { // utime, stime
+	for i, field := range f[11:15] { // utime, stime, cutime, cstime
 		n, _ := strconv.Atoi(string(field))
-		p.cpu += time.Duration(n) * tick
+		*[]*time.Duration{&p.cpu, &p.ended}[i/2] += time.Duration(n) * tick
 	}
 	return p
 }

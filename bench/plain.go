@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 )
 
 // plain is a queue without an engine: a table, and a loop that claims a
@@ -63,14 +62,18 @@ func (p *plain) one(ctx context.Context) (call, func() error, error) {
 	}, s.Close, nil
 }
 
-// work works off n rows and returns how many per second that were.
-func (p *plain) work(ctx context.Context, n int) (float64, error) {
+// work works off n rows.
+func (p *plain) work(ctx context.Context, n int) (drained, error) {
 	for left := n; left > 0; left -= 1000 {
 		if err := p.insert(ctx, min(left, 1000)); err != nil {
-			return 0, err
+			return drained{}, err
 		}
 	}
-	began := time.Now()
+	return timed(ctx, p.db, n, func() error { return p.loop(ctx, n) })
+}
+
+// loop has rows worked off by several at once.
+func (p *plain) loop(ctx context.Context, n int) error {
 	var done atomic.Int64
 	errs := make([]error, p.loops)
 	var loops sync.WaitGroup
@@ -88,13 +91,13 @@ func (p *plain) work(ctx context.Context, n int) (float64, error) {
 	loops.Wait()
 	for _, err := range errs {
 		if err != nil {
-			return 0, err
+			return err
 		}
 	}
 	if int(done.Load()) != n {
-		return 0, fmt.Errorf("worked off %d rows of %d", done.Load(), n)
+		return fmt.Errorf("worked off %d rows of %d", done.Load(), n)
 	}
-	return float64(n) / time.Since(began).Seconds(), nil
+	return nil
 }
 
 func (p *plain) round(ctx context.Context) (int, error) {

@@ -55,9 +55,42 @@ func (w *worker) queue(ctx context.Context) error {
 
 func nothing(context.Context, *fnbox.Context) error { return nil }
 
-// drain works off n executions that are accepted already and returns how many
-// per second that were, until the last result is committed.
-func drain(ctx context.Context, db *database, n, engines, slots int, f fnbox.Func) (_ float64, err error) {
+// drained is how fast rows were worked off, and the CPU time of each.
+type drained struct {
+	rate float64
+	cpu  time.Duration
+}
+
+// timed times what works off n rows.
+func timed(ctx context.Context, db *database, n int, work func() error) (drained, error) {
+	before, err := db.spent(ctx)
+	if err != nil {
+		return drained{}, err
+	}
+	began := time.Now()
+	if err := work(); err != nil {
+		return drained{}, err
+	}
+	took := time.Since(began)
+	after, err := db.spent(ctx)
+	return drained{float64(n) / took.Seconds(), (after - before) / time.Duration(n)}, err
+}
+
+func typical(all []drained) drained {
+	rates, cpus := make([]float64, len(all)), make([]float64, len(all))
+	for i, s := range all {
+		rates[i], cpus[i] = s.rate, float64(s.cpu)
+	}
+	return drained{mid(rates), time.Duration(mid(cpus))}
+}
+
+func (s drained) String() string {
+	return fmt.Sprintf("%.0f/s %d µs CPU", s.rate, s.cpu.Microseconds())
+}
+
+// drain works off n executions that are accepted already, until the last result
+// is committed.
+func drain(ctx context.Context, db *database, n, engines, slots int, f fnbox.Func) (_ drained, err error) {
 	var all []*worker
 	s := make([]*settled, engines)
 	defer func() {
@@ -71,27 +104,28 @@ func drain(ctx context.Context, db *database, n, engines, slots int, f fnbox.Fun
 			c.Store, c.Work.Runs = s[i], slots
 		})
 		if err != nil {
-			return 0, err
+			return drained{}, err
 		}
 		all = append(all, w)
 	}
 	if err := all[0].accept(ctx, n, 200); err != nil {
-		return 0, err
+		return drained{}, err
 	}
-	began := time.Now()
-	for _, w := range all {
-		if err := w.eng.Start(ctx); err != nil {
-			return 0, err
+	return timed(ctx, db, n, func() error {
+		for _, w := range all {
+			if err := w.eng.Start(ctx); err != nil {
+				return err
+			}
 		}
-	}
-	for sum := int64(0); sum < int64(n) && ctx.Err() == nil; {
-		time.Sleep(time.Millisecond)
-		sum = 0
-		for _, s := range s {
-			sum += s.n.Load()
+		for sum := int64(0); sum < int64(n) && ctx.Err() == nil; {
+			time.Sleep(time.Millisecond)
+			sum = 0
+			for _, s := range s {
+				sum += s.n.Load()
+			}
 		}
-	}
-	return float64(n) / time.Since(began).Seconds(), ctx.Err()
+		return ctx.Err()
+	})
 }
 
 func mid(all []float64) float64 {
@@ -111,12 +145,12 @@ func throughput(ctx context.Context, o options, dir string) error {
 		}
 		var r *riverPeer
 		if db.dsn != "" {
-			if r, err = newRiver(ctx, db.dsn); err != nil {
+			if r, err = newRiver(ctx, db); err != nil {
 				return err
 			}
 			defer r.pool.Close()
 		}
-		var own, loop, peer []float64
+		var own, loop, peer []drained
 		for range o.rounds {
 			v, err := drain(ctx, db, o.queued, 1, o.slots, nothing)
 			if err != nil {
@@ -135,9 +169,9 @@ func throughput(ctx context.Context, o options, dir string) error {
 			}
 		}
 		aim := map[string]float64{"SQLite": 0.2, "Postgres": 0.35}[db.name]
-		bar{"async throughput, " + db.name, "a plain loop: claim 100, complete 100", mid(own) / mid(loop), aim, false, fmt.Sprintf("%.0f/s, %.0f/s", mid(own), mid(loop))}.print()
+		bar{"async throughput, " + db.name, "a plain loop: claim 100, complete 100", typical(own).rate / typical(loop).rate, aim, false, fmt.Sprint(typical(own), ", ", typical(loop))}.print()
 		if r != nil {
-			bar{"async throughput, " + db.name, "River, 2 ms cooldown, 2000 workers", mid(own) / mid(peer), 2, false, fmt.Sprintf("%.0f/s, %.0f/s", mid(own), mid(peer))}.print()
+			bar{"async throughput, " + db.name, "River, 2 ms cooldown, 2000 workers", typical(own).rate / typical(peer).rate, 2, false, fmt.Sprint(typical(own), ", ", typical(peer))}.print()
 		}
 		return nil
 	})
@@ -155,7 +189,7 @@ func storing(ctx context.Context, o options, dir string) error {
 		if err != nil {
 			return err
 		}
-		var own, loop []float64
+		var own, loop []drained
 		for round := range o.rounds {
 			now := time.Now().UTC().Truncate(time.Millisecond)
 			for i := 0; i < o.queued; i += 1000 {
@@ -163,15 +197,20 @@ func storing(ctx context.Context, o options, dir string) error {
 					return err
 				}
 			}
-			began := time.Now()
-			for done := 0; done < o.queued; {
-				n, err := take(ctx, s, now, plainBatch)
-				if err != nil {
-					return err
+			alone, err := timed(ctx, db, o.queued, func() error {
+				for done := 0; done < o.queued; {
+					n, err := take(ctx, s, now, plainBatch)
+					if err != nil {
+						return err
+					}
+					done += n
 				}
-				done += n
+				return nil
+			})
+			if err != nil {
+				return err
 			}
-			own = append(own, float64(o.queued)/time.Since(began).Seconds())
+			own = append(own, alone)
 			p.loops = 1
 			v, err := p.work(ctx, o.queued)
 			if err != nil {
@@ -179,7 +218,7 @@ func storing(ctx context.Context, o options, dir string) error {
 			}
 			loop = append(loop, v)
 		}
-		bar{"the store alone: claim 100, settle 100, " + db.name, "a plain loop, one at once", mid(own) / mid(loop), 0, false, fmt.Sprintf("%.0f/s, %.0f/s", mid(own), mid(loop))}.print()
+		bar{"the store alone: claim 100, settle 100, " + db.name, "a plain loop, one at once", typical(own).rate / typical(loop).rate, 0, false, fmt.Sprint(typical(own), ", ", typical(loop))}.print()
 		return nil
 	})
 }
@@ -289,9 +328,9 @@ func growing(ctx context.Context, o options, dir string) error {
 		}
 		return nil
 	}
-	var one, three []float64
+	var one, three []drained
 	for range o.rounds {
-		for engines, into := range map[int]*[]float64{1: &one, 3: &three} {
+		for engines, into := range map[int]*[]drained{1: &one, 3: &three} {
 			v, err := drain(ctx, db, 1500*engines, engines, 8, work)
 			if err != nil {
 				return err
@@ -299,7 +338,7 @@ func growing(ctx context.Context, o options, dir string) error {
 			*into = append(*into, v)
 		}
 	}
-	bar{"3 engines with 8 slots, work of 5 ms", "one engine", mid(three) / mid(one), 2.4, false, fmt.Sprintf("%.0f/s, %.0f/s", mid(three), mid(one))}.print()
+	bar{"3 engines with 8 slots, work of 5 ms", "one engine", typical(three).rate / typical(one).rate, 2.4, false, fmt.Sprint(typical(three), ", ", typical(one))}.print()
 	return nil
 }
 

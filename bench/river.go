@@ -20,6 +20,7 @@ func (noop) Kind() string { return "noop" }
 
 // riverPeer is River with the settings at which it is fastest.
 type riverPeer struct {
+	db     *database
 	pool   *pgxpool.Pool
 	client func() (*river.Client[pgx.Tx], error)
 	done   atomic.Int64
@@ -35,12 +36,12 @@ func (w noopWorker) Work(context.Context, *river.Job[noop]) error {
 	return nil
 }
 
-func newRiver(ctx context.Context, dsn string) (*riverPeer, error) {
-	pool, err := pgxpool.New(ctx, dsn)
+func newRiver(ctx context.Context, db *database) (*riverPeer, error) {
+	pool, err := pgxpool.New(ctx, db.dsn)
 	if err != nil {
 		return nil, err
 	}
-	r := &riverPeer{pool: pool}
+	r := &riverPeer{db: db, pool: pool}
 	migrator, err := rivermigrate.New(riverpgxv5.New(pool), nil)
 	if err != nil {
 		return nil, err
@@ -60,12 +61,12 @@ func newRiver(ctx context.Context, dsn string) (*riverPeer, error) {
 	return r, nil
 }
 
-// work works off n jobs and returns how many per second that were, until the last
-// one is completed, which River does when it stops.
-func (r *riverPeer) work(ctx context.Context, n int) (float64, error) {
+// work works off n jobs, until the last one is completed, which River does when it
+// stops.
+func (r *riverPeer) work(ctx context.Context, n int) (drained, error) {
 	client, err := r.client()
 	if err != nil {
-		return 0, err
+		return drained{}, err
 	}
 	for left := n; left > 0; left -= 1000 {
 		params := make([]river.InsertManyParams, min(left, 1000))
@@ -73,17 +74,17 @@ func (r *riverPeer) work(ctx context.Context, n int) (float64, error) {
 			params[i].Args = noop{make([]byte, 150)} // 200 in base64
 		}
 		if _, err := client.InsertMany(ctx, params); err != nil {
-			return 0, err
+			return drained{}, err
 		}
 	}
 	r.done.Store(0)
-	began := time.Now()
-	if err := client.Start(ctx); err != nil {
-		return 0, err
-	}
-	for r.done.Load() < int64(n) && ctx.Err() == nil {
-		time.Sleep(time.Millisecond)
-	}
-	err = client.Stop(ctx)
-	return float64(n) / time.Since(began).Seconds(), err
+	return timed(ctx, r.db, n, func() error {
+		if err := client.Start(ctx); err != nil {
+			return err
+		}
+		for r.done.Load() < int64(n) && ctx.Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		return client.Stop(ctx)
+	})
 }

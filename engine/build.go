@@ -264,6 +264,7 @@ func (e *Engine) finishBuild(ctx context.Context, l store.Lease, d Deployment, e
 	if err != nil {
 		e.dropArtefact(ctx, &d)
 	}
+	defer e.changing(d.Project, d.FunctionID)() // who sees that it is ready has it called
 	var activated bool
 	err = e.persist(ctx, func(ctx context.Context) (err error) {
 		activated, err = e.settleBuild(ctx, l, d)

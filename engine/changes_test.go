@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/fnkit/fnkit/engine"
 	"github.com/fnkit/fnkit/sandbox"
 	"github.com/fnkit/fnkit/sandbox/fnbox"
+	"github.com/fnkit/fnkit/store"
 )
 
 // watched is a driver that tells what the last call was made with.
@@ -109,6 +111,52 @@ func TestChangesReachTheVeryNextCall(t *testing.T) {
 			all, err := where.List(ctx)
 			return all, err == nil && len(all) == 0
 		})
+	}
+}
+
+// afterCommit is a store that tells when a transaction has been committed.
+type afterCommit struct {
+	store.Store
+	then atomic.Pointer[func()]
+}
+
+func (s *afterCommit) InTx(ctx context.Context, fn func(context.Context, store.Tx) error) error {
+	err := s.Store.InTx(ctx, fn)
+	if then := s.then.Load(); then != nil && err == nil {
+		(*then)()
+	}
+	return err
+}
+
+// TestWhoSeesABuildReadyCallsIt: also before the engine that built it has gone on.
+func TestWhoSeesABuildReadyCallsIt(t *testing.T) {
+	t.Parallel()
+	box, s := watch(), &afterCommit{}
+	h := start(t, box, func(c *engine.Config) { s.Store, c.Store = c.Store, s })
+	h.ready(t, "f")
+	if _, err := h.p.UpdateFunction(t.Context(), engine.System, "f", engine.FunctionParams{Name: "f", Entrypoint: "g"}); err != nil {
+		t.Fatal(err)
+	}
+	h.execute(t, "f", engine.ExecuteParams{}) // the engine knows what is active now
+	first, called := h.active(t, "f"), make(chan struct{})
+	then := func() {
+		if h.active(t, "f") == first {
+			return
+		}
+		s.then.Store(nil)
+		defer close(called)
+		for range 2 { // the second one knows what the first one learned
+			h.execute(t, "f", engine.ExecuteParams{})
+			if want := "g 1cpu 512MB 15s logging=true X= name=f"; box.said() != want {
+				t.Errorf("a call has %q, want %q", box.said(), want)
+			}
+		}
+	}
+	s.then.Store(&then)
+	h.deploy(t, "f", map[string]string{"x": ""})
+	select {
+	case <-called:
+	case <-t.Context().Done():
 	}
 }
 

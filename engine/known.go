@@ -53,9 +53,10 @@ type functionKey struct{ project, id string }
 // knowledge remembers functions. What this engine changes it forgets at once;
 // what others change it notices within maxStale, by one cheap read.
 type knowledge struct {
-	mu      sync.Mutex
-	entries map[functionKey]*entry
-	changes uint64 // counts forget, so that a read that began before is not kept
+	mu       sync.Mutex
+	entries  map[functionKey]*entry
+	changing map[functionKey]int // how many changes are being written: nothing is remembered meanwhile
+	changes  uint64              // counts forget, so that a read that began before is not kept
 }
 
 type entry struct {
@@ -70,10 +71,10 @@ const maxKnown = 10_000
 func (e *Engine) resolve(ctx context.Context, project, id string) (*known, error) {
 	key, now := functionKey{project, id}, e.clock.Now()
 	e.knowledge.mu.Lock()
-	have, changes := e.knowledge.entries[key], e.knowledge.changes
+	have, changes, changing := e.knowledge.entries[key], e.knowledge.changes, e.knowledge.changing[key] > 0
 	e.knowledge.mu.Unlock()
 	if have != nil {
-		if now.Sub(have.checked) < e.cfg.Work.MaxStaleness {
+		if !changing && now.Sub(have.checked) < e.cfg.Work.MaxStaleness {
 			return have.known, nil
 		}
 		fresh, err := e.fresh(ctx, have.known)
@@ -143,7 +144,7 @@ func (e *Engine) remember(key functionKey, n *entry, changes uint64) {
 	kn := &e.knowledge
 	kn.mu.Lock()
 	defer kn.mu.Unlock()
-	if kn.changes != changes {
+	if kn.changes != changes || kn.changing[key] > 0 {
 		return
 	}
 	for old := range kn.entries {
@@ -153,6 +154,22 @@ func (e *Engine) remember(key functionKey, n *entry, changes uint64) {
 		delete(kn.entries, old)
 	}
 	kn.entries[key] = n
+}
+
+// changing has a function read anew by each call until done is called: others
+// may see a change in the store before this engine has forgotten what was.
+func (e *Engine) changing(project, id string) (done func()) {
+	key, kn := functionKey{project, id}, &e.knowledge
+	kn.mu.Lock()
+	defer kn.mu.Unlock()
+	kn.changing[key]++
+	return func() {
+		kn.mu.Lock()
+		defer kn.mu.Unlock()
+		if kn.changing[key]--; kn.changing[key] == 0 {
+			delete(kn.changing, key)
+		}
+	}
 }
 
 // forget drops what is known of a function and retires its instances, so that

@@ -50,6 +50,7 @@ func (e *Engine) runQueued(ctx context.Context, c store.Claimed[Execution]) {
 		x.Status = store.ExecutionDead
 		e.observe.deadLettered(x)
 	}
+	e.runs.vacate(c.Lease)
 	e.settle(ctx, c.Lease, x, t.by, err)
 }
 

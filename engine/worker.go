@@ -26,6 +26,7 @@ type worker[T any] struct {
 
 	mu      sync.Mutex
 	held    map[store.Lease]*job[T]
+	running int         // jobs that have a slot
 	tries   map[row]int // of rows that failed through no fault of theirs
 	after   string      // project served last
 	renewAt time.Time   // when the leases are renewed next
@@ -38,7 +39,7 @@ const maxTries = 10_000
 
 type job[T any] struct {
 	row    T
-	guest  bool // not taken from the queue: it needs no slot
+	slot   bool // it has one; without, it is a guest, or its result is being written
 	cancel context.CancelCauseFunc
 	over   chan struct{} // closed when it is
 }
@@ -59,7 +60,7 @@ func (w *worker[T]) wake() {
 // leases are renewed until the last one is done.
 func (w *worker[T]) loop(claim, ctx context.Context) {
 	for {
-		runtime.Gosched() // jobs whose results were committed together end together: one claim fills their room
+		runtime.Gosched() // jobs that were claimed together end together: one claim fills their room
 		next, more := w.step(claim, ctx, w.e.clock.Now())
 		if claim.Err() != nil && w.busy() == 0 {
 			return
@@ -92,7 +93,7 @@ func done(ctx context.Context) <-chan struct{} {
 func (w *worker[T]) step(claim, ctx context.Context, now time.Time) (next time.Time, more bool) {
 	w.renew(ctx, now)
 	next = now.Add(w.e.cfg.Work.Poll)
-	if room := w.slots - w.taken(); room > 0 && claim.Err() == nil {
+	if room := w.room(); room > 0 && claim.Err() == nil {
 		asked, cancel := w.bounded(claim)
 		defer cancel()
 		rows, err := w.queue.Claim(asked, store.ClaimParams{Now: now, LeaseUntil: w.e.leaseEnd(now), Limit: room, After: w.after})
@@ -153,7 +154,10 @@ func (w *worker[T]) hold(ctx context.Context, c store.Claimed[T], guest bool) (_
 	ctx, cancel := context.WithCancelCause(ctx)
 	over := make(chan struct{})
 	w.mu.Lock()
-	w.held[c.Lease] = &job[T]{c.Row, guest, cancel, over}
+	w.held[c.Lease] = &job[T]{c.Row, !guest, cancel, over}
+	if !guest {
+		w.running++
+	}
 	if len(w.held) == 1 {
 		w.renewAt = w.e.clock.Now().Add(w.e.cfg.Work.Lease / 3)
 	}
@@ -164,6 +168,9 @@ func (w *worker[T]) hold(ctx context.Context, c store.Claimed[T], guest bool) (_
 	return ctx, func() {
 		cancel(nil)
 		w.mu.Lock()
+		if w.held[c.Lease].slot {
+			w.running--
+		}
 		delete(w.held, c.Lease)
 		w.mu.Unlock()
 		close(over)
@@ -283,16 +290,27 @@ func (w *worker[T]) busy() int {
 	return len(w.held)
 }
 
-// taken is how many slots are.
-func (w *worker[T]) taken() (n int) {
+// vacate gives the slot of a lease to the next job: of this one only the result
+// is left to be written. The worker comes to claim when that is done, or half of
+// the slots are free: what ends one after the other is not claimed one by one.
+func (w *worker[T]) vacate(l store.Lease) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, j := range w.held {
-		if !j.guest {
-			n++
+	if j := w.held[l]; j != nil && j.slot {
+		j.slot = false
+		w.running--
+		if w.running <= w.slots/2 {
+			w.wake()
 		}
 	}
-	return n
+}
+
+// room is how many rows may be claimed: as many as there are slots, and fewer
+// if results wait for the store, which must not pile up.
+func (w *worker[T]) room() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return min(w.slots-w.running, 2*w.slots-len(w.held))
 }
 
 // renewBefore returns when to step again: at next, or when leases are renewed.

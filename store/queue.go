@@ -21,7 +21,9 @@ type Queue[T any] interface {
 	// them processing with the lease p.LeaseUntil and Attempt+1, and returns
 	// them. It is fair over projects: a project gets at most its share of Limit
 	// while others have due rows, starting after p.After in project order. Of one
-	// project, those with higher priorities come first, then those due first.
+	// project, those with higher priorities come first, then those due first. It
+	// may take fewer rows than there are, but none only if none is due; what comes
+	// due while others wait has its share in the claim after the next at the latest.
 	// Concurrent claims never return the same row.
 	Claim(ctx context.Context, p ClaimParams) ([]Claimed[T], error)
 	// Renew extends leases to until and returns those that are lost: the row

@@ -72,7 +72,8 @@ type modelRow struct {
 	attempt     int
 	losses      int
 	priority    int
-	ready       int // 0: final
+	ready       int  // 0: final
+	marked      bool // as due
 }
 
 func (m *queueModel) at(s int) time.Time {
@@ -101,6 +102,7 @@ func (m *queueModel) append(r *rapid.T) {
 			project: rapid.SampledFrom(modelProjects).Draw(r, "project"), id: fmt.Sprint("x", len(m.rows)), seq: len(m.rows), status: store.ExecutionWaiting,
 			ready: m.now + rapid.IntRange(-3, 5).Draw(r, "due in"), priority: rapid.IntRange(-1, 1).Draw(r, "priority"),
 		}
+		row.marked = row.ready <= m.now
 		m.rows[row.id] = row
 		rows = append(rows, store.Execution{
 			Project: row.project, ID: row.id, FunctionID: "f", Status: row.status, ReadyAt: m.at(row.ready), UpdatedAt: m.at(m.now), Priority: row.priority, Payload: []byte(row.id),
@@ -112,24 +114,45 @@ func (m *queueModel) append(r *rapid.T) {
 // pass lets time pass, or sets the clock back.
 func (m *queueModel) pass(r *rapid.T) { m.now += rapid.IntRange(-3, 8).Draw(r, "seconds") }
 
-// expected are the rows that a claim takes, by project: all that are due, if there
-// are no more than may be taken. Else projects have equal shares, those behind the
-// cursor first, and of each the most urgent are taken.
+// expected are the rows that a claim takes, by project. Of what is marked as due
+// projects have equal shares, those behind the cursor first, and of each the most
+// urgent are taken. What has become due is marked if there is nothing else, or for
+// the next claim.
 func (m *queueModel) expected(limit int, after string) map[string][]*modelRow {
-	due, n := map[string][]*modelRow{}, 0
-	for _, row := range m.sorted() {
-		if row.ready != 0 && row.ready <= m.now {
-			due[row.project] = append(due[row.project], row)
-			n++
+	mark := func() (any bool) {
+		for _, row := range m.rows {
+			if row.ready != 0 && row.ready <= m.now && !row.marked {
+				row.marked, any = true, true
+			}
+		}
+		return any
+	}
+	want := m.share(limit, after)
+	if len(want) > 0 {
+		mark()
+	} else if mark() || after != "" {
+		want = m.share(limit, "")
+	}
+	for _, rows := range want {
+		for _, row := range rows {
+			row.marked = false
 		}
 	}
-	if n <= limit {
-		return due
+	return want
+}
+
+func (m *queueModel) share(limit int, after string) map[string][]*modelRow {
+	due, behind := map[string][]*modelRow{}, false
+	for _, row := range m.sorted() {
+		if row.ready == 0 || !row.marked {
+			continue
+		}
+		behind = behind || row.project > after
+		if row.ready <= m.now {
+			due[row.project] = append(due[row.project], row)
+		}
 	}
-	served := slices.DeleteFunc(slices.Sorted(maps.Keys(due)), func(p string) bool { return p <= after })
-	if len(served) == 0 {
-		served = slices.Sorted(maps.Keys(due))
-	}
+	served := slices.DeleteFunc(slices.Sorted(maps.Keys(due)), func(p string) bool { return behind && p <= after })
 	served = served[:min(limit, len(served))]
 	want := map[string][]*modelRow{}
 	for _, p := range served {
@@ -225,7 +248,7 @@ func (m *queueModel) settle(r *rapid.T) {
 	m.lost(r, leases, lost)
 	for i, l := range leases {
 		if row := m.rows[l.ID]; m.holds(l) {
-			row.status, row.ready = settled[i].Row.Status, ready[i]
+			row.status, row.ready, row.marked = settled[i].Row.Status, ready[i], ready[i] != 0 && ready[i] <= m.now
 		}
 	}
 }
@@ -243,7 +266,7 @@ func (m *queueModel) cancel(r *rapid.T) {
 		return
 	}
 	m.must(err)
-	row.status, row.ready = store.ExecutionCanceled, 0
+	row.status, row.ready, row.marked = store.ExecutionCanceled, 0, false
 }
 
 // same compares all rows, and when the first is due.

@@ -3,7 +3,6 @@ package sqlstore
 import (
 	"cmp"
 	"context"
-	"database/sql"
 	"fmt"
 	"slices"
 	"strings"
@@ -52,24 +51,24 @@ func (q queue) Depth(ctx context.Context, now time.Time, max int) (n int, err er
 	return n, failed("count due", err)
 }
 
-// dueRows are the rows that are due, the first due first. Of the parameters of
-// a claim, ?1 is the time, ?2 the end of the leases, ?3 the limit and ?4 the
-// cursor.
-const dueRows = "SELECT x.seq FROM {{table}} x WHERE x.ready_at <= ?1 ORDER BY x.ready_at, x.seq LIMIT ?3"
-
-// shareRows are due rows shared between projects. p hops from project to
-// project along an index of what is marked as due, one seek each, beginning
-// after the cursor, until it has found as many projects as there are rows to
-// take (after the clock was set back it may meet some that are not due again);
-// of each, as many rows are taken as divide the limit evenly. Ordering by a
-// window over the whole backlog would read it.
+// shareRows are due rows shared between projects. Of the parameters, ?1 is the
+// time, ?2 the end of the leases, ?3 the limit and ?4 the cursor. p hops from
+// project to project along an index of what is marked as due, one seek each,
+// beginning after the cursor, or anew if nothing lies behind it, until it has
+// found as many projects as there are rows to take (after the clock was set back
+// it may meet some that are not due again); of each, as many rows are taken as
+// divide the limit evenly. Ordering by a window over the whole backlog would read
+// it.
 //
 // So would a planner that thinks there is none, or that all of it is of one
 // project, because that was so when it looked. It would take EXISTS for a join,
 // min() for an aggregate, and a filter on another index for as good as this
 // one. Hence the queries for one row, in the order of this index alone.
 const shareRows = `WITH RECURSIVE p (project_id, found) AS (
-  SELECT (SELECT project_id FROM {{table}} WHERE due AND ready_at IS NOT NULL AND project_id > ?4 ORDER BY project_id LIMIT 1), 0
+  SELECT coalesce(
+    (SELECT project_id FROM {{table}} WHERE due AND ready_at IS NOT NULL AND project_id > ?4 ORDER BY project_id LIMIT 1),
+    (SELECT project_id FROM {{table}} WHERE due AND ready_at IS NOT NULL ORDER BY project_id LIMIT 1)
+  ), 0
   UNION ALL
   SELECT (SELECT project_id FROM {{table}} WHERE due AND ready_at IS NOT NULL AND project_id > p.project_id ORDER BY project_id LIMIT 1),
     found + CASE WHEN (SELECT 1 FROM {{table}} x WHERE ` + dueOfProject + ` LIMIT 1) IS NULL THEN 0 ELSE 1 END
@@ -90,55 +89,48 @@ const rowsOfProject = "SELECT x.seq FROM {{table}} x WHERE " + dueOfProject + " 
 const take = "UPDATE {{table}} SET status = 'processing', attempt = attempt + 1, ready_at = ?2, due = FALSE, " +
 	"losses = losses + CASE WHEN status IN ('processing', 'building') THEN 1 ELSE 0 END WHERE "
 
-// markBatch is how many rows that have become due a claim marks as such.
+// markBatch is how many rows that have become due are marked as such at once.
 const markBatch = 1000
 
 // laterRows are rows that have become due since they were written: their time
 // came, or their lease ended. Projects that have only rows for later are none
-// to hop over, so these are marked first.
+// to hop over, so these are marked before they are claimed.
 const laterRows = "SELECT x.seq FROM {{table}} x WHERE x.ready_at <= ?1 AND NOT x.due ORDER BY x.ready_at LIMIT ?2"
 
-// countDue counts the rows that are due, up to a limit, and says when the first
-// of those is due that are not marked.
-const countDue = "SELECT (SELECT count(*) FROM (SELECT 1 FROM {{table}} WHERE ready_at <= ?1 ORDER BY ready_at LIMIT ?2) AS due) AS rows, " +
-	"(SELECT ready_at FROM {{table}} WHERE ready_at IS NOT NULL AND NOT due ORDER BY ready_at LIMIT 1) AS later"
+// laterColumn tells with each row that is claimed when the first of those is due.
+const laterColumn = "(SELECT ready_at FROM {{table}} WHERE ready_at IS NOT NULL AND NOT due ORDER BY ready_at LIMIT 1) AS later"
 
-// claim takes due rows into rows, and reads the given columns of them. If the
-// limit covers all that is due there is nothing to share. If nothing lies
-// behind the cursor it starts over.
-func (q queue) claim(ctx context.Context, p store.ClaimParams, columns string, rows any, empty func() bool) error {
+// claim takes due rows into rows, and reads the given columns of them and
+// laterColumn. found returns how many they are, and that column. Rows that have
+// become due are marked when there are no others, or for the next claim.
+func (q queue) claim(ctx context.Context, p store.ClaimParams, columns string, rows any, found func() (n int, later int64)) error {
 	if p.Limit < 1 {
 		return nil
 	}
 	d, now, until := q.s.dialect, millis(p.Now), millis(p.LeaseUntil)
 	tokens := strings.NewReplacer("{{table}}", `"`+q.s.prefix+q.name+`"`, "{{rank}}", q.rank)
-	text := func(sql string) string { return d.numbered(tokens.Replace(sql)) }
 	run := func(into any, sql string, args ...any) error {
-		return q.statement(ctx, func() error { return q.scan(ctx, into, text(sql), args...) })
+		return q.statement(ctx, func() error { return q.scan(ctx, into, d.numbered(tokens.Replace(sql)), args...) })
 	}
-	var due []struct {
-		Rows  int
-		Later sql.NullInt64
+	mark := func() (any bool, err error) {
+		var seqs []int64
+		err = run(&seqs, "UPDATE {{table}} SET due = TRUE WHERE "+fmt.Sprintf(d.in, laterRows+d.due)+" RETURNING seq", now, markBatch)
+		return len(seqs) > 0, err
 	}
-	if err := run(&due, countDue, now, p.Limit+1); err != nil || due[0].Rows == 0 {
+	claim := shareRows + take + fmt.Sprintf(d.in, d.shares) + " RETURNING " + columns + ", " + laterColumn
+	if err := run(rows, claim, now, until, p.Limit, p.After); err != nil {
 		return err
 	}
-	columns = " RETURNING " + columns
-	if due[0].Rows <= p.Limit {
-		return run(rows, take+fmt.Sprintf(d.in, dueRows+d.due)+columns, now, until, p.Limit)
-	}
-	if due[0].Later.Valid && due[0].Later.Int64 <= now {
-		var seqs []int64
-		if err := run(&seqs, "UPDATE {{table}} SET due = TRUE WHERE "+fmt.Sprintf(d.in, laterRows+d.due)+" RETURNING seq", now, markBatch); err != nil {
-			return err
+	if n, later := found(); n > 0 {
+		if later != 0 && later <= now {
+			mark() // if it fails, the next claim does it
 		}
+		return nil
 	}
-	for _, after := range slices.Compact([]string{p.After, ""}) {
-		if err := run(rows, shareRows+take+fmt.Sprintf(d.in, d.shares)+columns, now, until, p.Limit, after); err != nil || !empty() {
-			return err
-		}
+	if marked, err := mark(); err != nil || !marked && p.After == "" {
+		return err
 	}
-	return nil
+	return run(rows, claim, now, until, p.Limit, "")
 }
 
 // change is new values for a row under a lease.
@@ -150,7 +142,7 @@ type change struct {
 // held is the condition that a lease holds a row. It is none that the indexes
 // of the queue serve: a planner whose statistics were taken when the queue was
 // empty would read all of it.
-const held = "coalesce(ready_at, 0) <> 0 AND status IN ('processing', 'building')"
+const held = "(coalesce(ready_at, 0) <> 0 AND status IN ('processing', 'building'))"
 
 // change writes values to rows that leases hold, and returns the leases that
 // hold none. Rows are written in the order of their keys, so that two changes
@@ -252,7 +244,9 @@ var leaseColumns = []column{{"project_id", "text"}, {"id", "text"}, {"attempt", 
 
 // changeText finds the rows by their keys one by one, and then takes them by
 // their sequence: joining on the keys, a planner whose statistics were taken
-// when nothing was in work would read the whole table or all that is in work.
+// when nothing was in work would read the whole table or all that is in work. The
+// condition of the lease is one on both sides, because one on the rows alone would
+// make it expect a single row, and then compare each row with all the others.
 func (q queue) changeText(columns []column) string {
 	all := append(slices.Clone(leaseColumns), columns...)
 	set := make([]string, len(columns))
@@ -260,10 +254,10 @@ func (q queue) changeText(columns []column) string {
 		set[i] = c.name + " = v." + c.name
 	}
 	const text = `WITH v AS MATERIALIZED (
-  SELECT u.*, (SELECT q.seq FROM "%[1]s%[2]s" q WHERE q.project_id = u.project_id AND q.id = u.id) AS seq FROM %[4]s AS u (%[3]s)
+  SELECT u.*, (SELECT q.seq FROM "%[1]s%[2]s" q WHERE q.project_id = u.project_id AND q.id = u.id) AS seq, TRUE AS held FROM %[4]s AS u (%[3]s)
 ), changed AS (
   UPDATE "%[1]s%[2]s" AS q SET %[5]s FROM v
-  WHERE q.seq = ANY(ARRAY(SELECT seq FROM v)) AND q.seq = v.seq AND q.attempt = v.attempt AND %[6]s
+  WHERE q.seq = ANY(ARRAY(SELECT seq FROM v)) AND q.seq = v.seq AND q.attempt = v.attempt AND %[6]s = v.held
   RETURNING q.project_id, q.id, q.attempt, q.status
 )%[7]s SELECT project_id, id, attempt FROM changed`
 	drop := ""
@@ -287,13 +281,25 @@ func (q queue) changeArgs(columns []column, rows []change) []any {
 // builds is the queue of deployments.
 type builds struct{ queue }
 
+// claimedBuild is a deployment that was claimed.
+type claimedBuild struct {
+	deploymentRow `bun:",extend"`
+	Later         int64 `bun:",scanonly,nullzero"`
+}
+
 // Claim implements store.Queue.
 func (q builds) Claim(ctx context.Context, p store.ClaimParams) ([]store.Claimed[store.Deployment], error) {
-	var rows []deploymentRow
-	if err := q.claim(ctx, p, q.s.columns(&rows), &rows, func() bool { return len(rows) == 0 }); err != nil {
+	var rows []claimedBuild
+	found := func() (n int, later int64) {
+		if n = len(rows); n > 0 {
+			later = rows[0].Later
+		}
+		return n, later
+	}
+	if err := q.claim(ctx, p, q.s.columns(&rows), &rows, found); err != nil {
 		return nil, failed("claim builds", err)
 	}
-	return convert(rows, func(r *deploymentRow) store.Claimed[store.Deployment] {
+	return convert(rows, func(r *claimedBuild) store.Claimed[store.Deployment] {
 		d := r.record()
 		return store.Claimed[store.Deployment]{Lease: store.Lease{Project: d.Project, ID: d.ID, Attempt: d.Attempt}, Row: d}
 	}), nil
@@ -322,14 +328,27 @@ func (q builds) Settle(ctx context.Context, rows []store.Settlement[store.Deploy
 // runs is the queue of executions.
 type runs struct{ queue }
 
+// claimedRun is an execution that was claimed, with its payload.
+type claimedRun struct {
+	executionRow `bun:",extend"`
+	Sealed       []byte `bun:",scanonly"`
+	Later        int64  `bun:",scanonly,nullzero"`
+}
+
 // Claim implements store.Queue.
 func (q runs) Claim(ctx context.Context, p store.ClaimParams) ([]store.Claimed[store.Execution], error) {
-	var rows []claimedRow
+	var rows []claimedRun
+	found := func() (n int, later int64) {
+		if n = len(rows); n > 0 {
+			later = rows[0].Later
+		}
+		return n, later
+	}
 	columns := q.s.columns(&rows) + fmt.Sprintf(`, (SELECT p.sealed FROM "%spayloads" p WHERE p.project_id = {{table}}.project_id AND p.execution_id = {{table}}.id) AS sealed`, q.s.prefix)
-	if err := q.claim(ctx, p, columns, &rows, func() bool { return len(rows) == 0 }); err != nil {
+	if err := q.claim(ctx, p, columns, &rows, found); err != nil {
 		return nil, failed("claim runs", err)
 	}
-	return convert(rows, func(r *claimedRow) store.Claimed[store.Execution] {
+	return convert(rows, func(r *claimedRun) store.Claimed[store.Execution] {
 		x := r.record()
 		x.Payload = r.Sealed
 		return store.Claimed[store.Execution]{Lease: store.Lease{Project: x.Project, ID: x.ID, Attempt: x.Attempt}, Row: x}

@@ -191,12 +191,6 @@ func (r *executionRow) record() store.Execution {
 	}
 }
 
-// claimedRow is an execution with its payload.
-type claimedRow struct {
-	executionRow `bun:",extend"`
-	Sealed       []byte `bun:",scanonly"`
-}
-
 // columns are the names of the columns of rows, a pointer to a slice of them.
 // Statements name them, because a later version may have added others.
 func (s *Store) columns(rows any) string {

@@ -184,16 +184,20 @@ func (s *suite) comingDue() {
 	}
 	rows = append(rows, timed.waiting("x", at(10)), later.waiting("x", at(1000)))
 	s.append(rows...)
+	taken := 0
 	for _, c := range []struct {
-		now  int
-		want []string
-	}{{9, []string{loud.project}}, {10, []string{loud.project, timed.project, leased.project}}, {9, []string{loud.project}}} {
-		claimed, err := s.Runs().Claim(s.ctx, store.ClaimParams{Now: at(c.now), LeaseUntil: at(20), Limit: 6})
-		s.must(err)
+		now, claims int // what comes due is claimed by the next claim at the latest
+		want        []string
+	}{{9, 1, []string{loud.project}}, {10, 2, []string{loud.project, timed.project, leased.project}}, {9, 1, []string{loud.project}}} {
 		var from []string
-		for _, row := range claimed {
-			if !slices.Contains(from, row.Lease.Project) {
-				from = append(from, row.Lease.Project)
+		for range c.claims {
+			claimed, err := s.Runs().Claim(s.ctx, store.ClaimParams{Now: at(c.now), LeaseUntil: at(20), Limit: 6})
+			s.must(err)
+			taken += len(claimed)
+			for _, row := range claimed {
+				if !slices.Contains(from, row.Lease.Project) {
+					from = append(from, row.Lease.Project)
+				}
 			}
 		}
 		slices.Sort(from)
@@ -202,10 +206,10 @@ func (s *suite) comingDue() {
 		}
 	}
 	// Beyond the limit everything comes, whatever the clock did.
-	if rest := s.claimAll(at(19), at(3000)); rest != 100-6-2-6 {
+	if rest := s.claimAll(at(19), at(3000)); rest != 102-taken {
 		s.Errorf("%d rows were left", rest)
 	}
-	if again := s.claimAll(at(20), at(3000)); again != 6+2+2+6 {
+	if again := s.claimAll(at(20), at(3000)); again != taken {
 		s.Errorf("%d rows came back when their lease had ended", again)
 	}
 	if last := s.claimAll(at(1000), at(3000)); last != 1 {

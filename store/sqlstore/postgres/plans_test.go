@@ -3,9 +3,14 @@ package postgres_test
 import (
 	"database/sql"
 	"fmt"
+	"regexp"
+	"strconv"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect/pgdialect"
 
@@ -20,10 +25,18 @@ import (
 // the time that the queue is empty, because it looked when it was.
 func TestPlans(t *testing.T) {
 	t.Parallel()
-	db, err := sql.Open("pgx", postgrestest.Database(t))
+	cfg, err := pgx.ParseConfig(postgrestest.Database(t))
 	if err != nil {
 		t.Fatal(err)
 	}
+	cfg.OnNotice = func(_ *pgconn.PgConn, plan *pgconn.Notice) {
+		for _, m := range comparisons.FindAllStringSubmatch(plan.Message, -1) {
+			if n, _ := strconv.Atoi(m[1]); n > 1000 {
+				t.Errorf("rows are compared with each other, %d times:\n%s", n, plan.Message)
+			}
+		}
+	}
+	db := stdlib.OpenDB(*cfg)
 	db.SetMaxOpenConns(1) // the server counts for each session apart
 	s, err := sqlstore.New(bun.NewDB(db, pgdialect.New()), sqlstore.Options{Close: db.Close})
 	if err != nil {
@@ -72,6 +85,9 @@ func TestPlans(t *testing.T) {
 			}
 		}
 	}
+	for _, set := range []string{"LOAD 'auto_explain'", "SET auto_explain.log_min_duration = 0", "SET auto_explain.log_analyze = on", "SET auto_explain.log_timing = off", "SET auto_explain.log_level = notice"} {
+		exec(set) // plans come as notices
+	}
 	rows("final", 10_000, func(int, *store.Execution) {})
 	exec("VACUUM ANALYZE")
 	rows("loud", 10_000, queue)
@@ -91,6 +107,9 @@ func TestPlans(t *testing.T) {
 	exec("VACUUM ANALYZE")
 	count("knowing all")
 }
+
+// comparisons is what a plan says of rows that a join compared in vain.
+var comparisons = regexp.MustCompile(`Rows Removed by Join Filter: (\d+)`)
 
 // work claims and settles a hundred rows.
 func work(t *testing.T, s *sqlstore.Store) {
