@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/benbjohnson/clock"
+
 	"github.com/fnkit/fnkit/engine"
 	"github.com/fnkit/fnkit/sandbox"
 	"github.com/fnkit/fnkit/sandbox/fnbox"
@@ -111,6 +113,44 @@ func TestChangesReachTheVeryNextCall(t *testing.T) {
 			all, err := where.List(ctx)
 			return all, err == nil && len(all) == 0
 		})
+	}
+}
+
+// countedReads is a store that counts how often it is asked for revisions, and
+// holds the answers back if it shall.
+type countedReads struct {
+	store.Store
+	held atomic.Pointer[chan struct{}]
+	n    atomic.Int64
+}
+
+func (s *countedReads) FunctionRevision(ctx context.Context, project, id string) (int64, error) {
+	if held := s.held.Load(); held != nil {
+		s.n.Add(1)
+		<-*held
+	}
+	return s.Store.FunctionRevision(ctx, project, id)
+}
+
+// TestCallersAtOnceAskOnce: when what is known is too old, one asks for all.
+func TestCallersAtOnceAskOnce(t *testing.T) {
+	t.Parallel()
+	s, mock, held := &countedReads{}, clock.NewMock(), make(chan struct{})
+	mock.Set(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+	h := start(t, funcs(ok), func(c *engine.Config) { s.Store, c.Store, c.Clock, c.Work.MaxStaleness = c.Store, s, mock, time.Second })
+	h.ready(t, "f")
+	h.execute(t, "f", engine.ExecuteParams{})
+	s.held.Store(&held)
+	mock.Add(time.Second)
+	var wg sync.WaitGroup
+	for range 50 {
+		wg.Go(func() { h.execute(t, "f", engine.ExecuteParams{}) })
+	}
+	eventually(t, func() (int64, bool) { return s.n.Load(), s.n.Load() > 0 })
+	close(held)
+	wg.Wait()
+	if n := s.n.Load(); n != 1 {
+		t.Errorf("the store was asked %d times", n)
 	}
 }
 

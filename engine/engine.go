@@ -66,7 +66,7 @@ func New(c Config) (*Engine, error) {
 	if e.observe, err = newObserver(c); err != nil {
 		return nil, err
 	}
-	e.knowledge.entries, e.knowledge.changing = map[functionKey]*entry{}, map[functionKey]int{}
+	e.knowledge = knowledge{entries: map[functionKey]*entry{}, readings: map[functionKey]*reading{}, changing: map[functionKey]int{}}
 	e.feeds.all = map[store.LogRef]*feed{}
 	e.appends = e.newAppends()
 	e.settles = e.newSettles()

@@ -55,6 +55,7 @@ type functionKey struct{ project, id string }
 type knowledge struct {
 	mu       sync.Mutex
 	entries  map[functionKey]*entry
+	readings map[functionKey]*reading
 	changing map[functionKey]int // how many changes are being written: nothing is remembered meanwhile
 	changes  uint64              // counts forget, so that a read that began before is not kept
 }
@@ -67,25 +68,65 @@ type entry struct {
 // maxKnown bounds how many functions are remembered.
 const maxKnown = 10_000
 
+// reading is what one call reads of a function. Others who come meanwhile take what
+// it finds, unless it began before a change.
+type reading struct {
+	began   time.Time
+	changes uint64
+	over    chan struct{}
+	known   *known // when it is over; nil: it failed
+}
+
 // resolve returns the current state of a function, or function_not_found.
 func (e *Engine) resolve(ctx context.Context, project, id string) (*known, error) {
-	key, now := functionKey{project, id}, e.clock.Now()
-	e.knowledge.mu.Lock()
-	have, changes, changing := e.knowledge.entries[key], e.knowledge.changes, e.knowledge.changing[key] > 0
-	e.knowledge.mu.Unlock()
-	if have != nil {
-		if !changing && now.Sub(have.checked) < e.cfg.Work.MaxStaleness {
-			return have.known, nil
+	key, now, kn := functionKey{project, id}, e.clock.Now(), &e.knowledge
+	kn.mu.Lock()
+	have, other, changing := kn.entries[key], kn.readings[key], kn.changing[key] > 0
+	if have != nil && !changing && now.Sub(have.checked) < e.cfg.Work.MaxStaleness {
+		kn.mu.Unlock()
+		return have.known, nil
+	}
+	own := &reading{began: now, changes: kn.changes, over: make(chan struct{})}
+	if other == nil || changing || other.changes != kn.changes || now.Sub(other.began) >= e.cfg.Work.MaxStaleness {
+		kn.readings[key], other = own, nil
+	}
+	kn.mu.Unlock()
+	if other != nil {
+		select {
+		case <-other.over:
+		case <-ctx.Done():
 		}
+		if ctx.Err() == nil && other.known != nil {
+			return other.known, nil
+		}
+	}
+	defer func() {
+		kn.mu.Lock()
+		defer kn.mu.Unlock()
+		if kn.readings[key] == own {
+			delete(kn.readings, key)
+		}
+		close(own.over)
+	}()
+	k, err := e.read(ctx, key, have, own)
+	if err == nil {
+		own.known = k
+	}
+	return k, err
+}
+
+// read reads a function, of which only the revision if that is known already.
+func (e *Engine) read(ctx context.Context, key functionKey, have *entry, r *reading) (*known, error) {
+	if have != nil {
 		fresh, err := e.fresh(ctx, have.known)
 		if errors.Is(err, store.ErrNotFound) {
-			e.forget(project, id) // another engine deleted it
+			e.forget(key.project, key.id) // another engine deleted it
 		}
 		if err != nil {
 			return nil, fail(err, TypeFunction)
 		}
 		if fresh {
-			e.remember(key, &entry{have.known, now}, changes)
+			e.remember(key, &entry{have.known, r.began}, r.changes)
 			return have.known, nil
 		}
 	}
@@ -96,7 +137,7 @@ func (e *Engine) resolve(ctx context.Context, project, id string) (*known, error
 	if have != nil {
 		e.retireInstances(key, k.instanceKey())
 	}
-	e.remember(key, &entry{k, now}, changes)
+	e.remember(key, &entry{k, r.began}, r.changes)
 	return k, nil
 }
 
