@@ -50,13 +50,24 @@ func watch() *watched {
 	return &watched{Box: fnbox.New(fnbox.Funcs{"f": ok, "g": ok}), specs: map[string]sandbox.Spec{}}
 }
 
+// buildsNothing is a store whose builds are left to others.
+type buildsNothing struct{ store.Store }
+
+type noBuilds struct{ store.Queue[engine.Deployment] }
+
+func (s buildsNothing) Builds() store.Queue[engine.Deployment] { return noBuilds{s.Store.Builds()} }
+
+func (noBuilds) Claim(context.Context, store.ClaimParams) ([]store.Claimed[engine.Deployment], error) {
+	return nil, nil
+}
+
 // TestChangesReachTheVeryNextCall: at once on the engine that took them, after
 // MaxStaleness on another.
 func TestChangesReachTheVeryNextCall(t *testing.T) {
 	t.Parallel()
 	here, there := watch(), watch()
 	h := start(t, here, func(c *engine.Config) { c.Work.MaxStaleness = time.Hour })
-	other := h.beside(t, there, func(c *engine.Config) { c.Work.MaxStaleness = time.Nanosecond })
+	other := h.beside(t, there, func(c *engine.Config) { c.Store, c.Work.MaxStaleness = buildsNothing{c.Store}, time.Nanosecond })
 	if err := other.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -116,19 +127,28 @@ func TestChangesReachTheVeryNextCall(t *testing.T) {
 	}
 }
 
-// countedReads is a store that counts how often it is asked for revisions, and
-// holds the answers back if it shall.
+// countedReads is a store that counts how often functions and their revisions are
+// read, and holds the answers back, if it shall.
 type countedReads struct {
 	store.Store
 	held atomic.Pointer[chan struct{}]
 	n    atomic.Int64
 }
 
-func (s *countedReads) FunctionRevision(ctx context.Context, project, id string) (int64, error) {
+func (s *countedReads) read() {
 	if held := s.held.Load(); held != nil {
 		s.n.Add(1)
 		<-*held
 	}
+}
+
+func (s *countedReads) GetFunction(ctx context.Context, project, id string) (engine.Function, error) {
+	s.read()
+	return s.Store.GetFunction(ctx, project, id)
+}
+
+func (s *countedReads) FunctionRevision(ctx context.Context, project, id string) (int64, error) {
+	s.read()
 	return s.Store.FunctionRevision(ctx, project, id)
 }
 

@@ -98,6 +98,7 @@ func TestBombs(t *testing.T) {
 				s.unharmed("the bomb")
 				s.nextCall()
 				s.unharmed("the next call")
+				record(t, "use up "+name, tier, "python", "limited")
 			})
 		}
 	}

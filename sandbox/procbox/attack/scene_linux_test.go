@@ -151,6 +151,9 @@ func (s *scene) deploy(key string) string {
 	if err := os.CopyFS(dir, os.DirFS(folder(key))); err != nil {
 		s.t.Fatal(err)
 	}
+	if _, err := os.Stat(filepath.Join(dir, packedServer)); err == nil {
+		return dir
+	}
 	var logs bytes.Buffer
 	r, err := s.box.Build(s.t.Context(), sandbox.BuildSpec{ID: key, Runtime: s.runtime(key), Dir: dir, Entrypoint: entrypoints[key]}, &logs)
 	if err != nil || r.Failure != "" {

@@ -96,6 +96,11 @@ func (h *Host) explain() {
 	if h.groups == nil || !h.groups.has("cpu") {
 		h.note("cpu: not limited: needs a cpu cgroup")
 	}
+	if !slices.Contains(h.Limits(), "pids") && os.Geteuid() == 0 {
+		h.note("pids: not limited, since the kernel does not count the superuser's: needs a pids cgroup, or another user")
+	} else if !slices.Contains(h.Limits(), "pids") {
+		h.note("pids: limited for all processes of the user together: needs a pids cgroup")
+	}
 	if h.tier == sandbox.IsolationRestricted {
 		h.note("disk: not limited: needs a mount namespace")
 	} else {

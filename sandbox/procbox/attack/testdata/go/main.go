@@ -37,7 +37,10 @@ func Main(c openruntimes.Context) openruntimes.Response {
 	return c.Res.Text("did " + got)
 }
 
-var names = map[syscall.Errno]string{syscall.EPERM: "EPERM", syscall.EACCES: "EACCES", syscall.ENOSYS: "ENOSYS", syscall.ESRCH: "ESRCH"}
+var names = map[syscall.Errno]string{
+	syscall.EPERM: "EPERM", syscall.EACCES: "EACCES", syscall.ENOSYS: "ENOSYS", syscall.ESRCH: "ESRCH", syscall.ENOENT: "ENOENT",
+	syscall.EROFS: "EROFS", syscall.EXDEV: "EXDEV", syscall.ECONNREFUSED: "ECONNREFUSED",
+}
 
 func do(op string, args []any) (string, error) {
 	text := func(i int) string { return args[i].(string) }
