@@ -291,3 +291,42 @@ func TestCodeMayTakeLongerToFetchThanAStartMayLast(t *testing.T) {
 		t.Errorf("%+v after the code was opened %d times", x.Execution, opened.Load())
 	}
 }
+
+// gated is a clock that gives out timers when a test says so.
+type gated struct {
+	*clock.Mock
+	asked, gate chan struct{}
+}
+
+func (g gated) Timer(d time.Duration) *clock.Timer {
+	g.asked <- struct{}{}
+	<-g.gate
+	return g.Mock.Timer(d)
+}
+
+// TestStopAsLoopsGoToSleep: none sleeps through it, on a clock that stands still.
+func TestStopAsLoopsGoToSleep(t *testing.T) {
+	t.Parallel()
+	now := gated{clock.NewMock(), make(chan struct{}, 100), make(chan struct{})}
+	now.Set(time.Now())
+	d := deaf{asked: make(chan context.Context), hears: make(chan (<-chan struct{}))}
+	h := open(t, funcs(ok), func(c *engine.Config) {
+		d.Store, c.Clock = c.Store, now
+		c.Store = d
+	})
+	if err := h.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx := <-d.asked
+	for range 7 { // builds, runs, schedules, limits, eviction, housekeeping, spares
+		<-now.asked
+	}
+	stopped := make(chan error, 1)
+	go func() { stopped <- h.Stop(context.Background()) }()
+	<-ctx.Done()
+	close(now.gate)
+	d.hears <- nil
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+}

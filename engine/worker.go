@@ -65,7 +65,7 @@ func (w *worker[T]) wake() {
 func (w *worker[T]) loop(claim, ctx context.Context) {
 	for {
 		ends := done(claim) // asked for before the step: it may end meanwhile
-		runtime.Gosched() // jobs that were claimed together end together: one claim fills their room
+		runtime.Gosched()   // jobs that were claimed together end together: one claim fills their room
 		next, more := w.step(claim, ctx, w.e.clock.Now())
 		if claim.Err() != nil && w.busy() == 0 {
 			return
