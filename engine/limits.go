@@ -238,12 +238,12 @@ func (p *Project) mayQueue(ctx context.Context, records store.Executions, functi
 	n, fresh := p.e.backlog.add(key, now, p.e.cfg)
 	if !fresh {
 		waiting := []any{string(store.ExecutionWaiting), string(store.ExecutionScheduled)}
-		var err error
-		if n, err = records.CountExecutions(ctx, p.id, function, "", Query{Filters: []Filter{{Op: store.Equal, Attr: "status", Values: waiting}}}, p.e.cfg.Limits.Queued); err != nil {
+		found, err := records.CountExecutions(ctx, p.id, function, "", Query{Filters: []Filter{{Op: store.Equal, Attr: "status", Values: waiting}}}, p.e.cfg.Limits.Queued)
+		if err != nil {
+			p.e.backlog.forget(key)
 			return fail(err, "")
 		}
-		p.e.backlog.counted(key, n, now)
-		n++
+		n = p.e.backlog.counted(key, found, n)
 	}
 	if n > p.e.cfg.Limits.Queued {
 		return Errorf(TypeBusy, "The function has its limit of %d executions in the queue. Please try again after some time.", p.e.cfg.Limits.Queued)
@@ -251,27 +251,43 @@ func (p *Project) mayQueue(ctx context.Context, records store.Executions, functi
 	return nil
 }
 
-// add counts one more, and returns how many that makes; fresh is false if they
-// have to be counted in the store.
+// add counts one more, and returns how many that makes; fresh is false if the
+// caller has to count them in the store. Who comes meanwhile goes by what was
+// known.
 func (b *backlog) add(key functionKey, now time.Time, c Config) (n int, fresh bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	have, known := b.seen[key]
 	age := now.Sub(have.counted)
-	if !known || age < 0 || age >= backlogAge || have.n >= c.Limits.Queued/2 && age >= c.Work.MaxStaleness {
-		return 0, false
+	fresh = known && age >= 0 && age < backlogAge && (have.n < c.Limits.Queued/2 || age < c.Work.MaxStaleness)
+	if !fresh {
+		have.counted = now
+	}
+	if !known && len(b.seen) >= maxBacklogs || b.seen == nil {
+		b.seen = map[functionKey]queuedCount{}
 	}
 	have.n++
 	b.seen[key] = have
-	return have.n, true
+	return have.n, fresh
 }
 
-// counted keeps what was counted, and the one that is about to be queued.
-func (b *backlog) counted(key functionKey, n int, now time.Time) {
+// counted takes over what was found in the store by a caller who was the nth, and
+// returns how many that makes with those who came since.
+func (b *backlog) counted(key functionKey, found, nth int) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.seen == nil || len(b.seen) >= maxBacklogs {
-		b.seen = map[functionKey]queuedCount{}
+	have, known := b.seen[key]
+	if !known {
+		return found + 1
 	}
-	b.seen[key] = queuedCount{n + 1, now}
+	have.n = found + 1 + max(0, have.n-nth)
+	b.seen[key] = have
+	return have.n
+}
+
+// forget has the queue counted by the next caller.
+func (b *backlog) forget(key functionKey) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.seen, key)
 }

@@ -9,9 +9,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/benbjohnson/clock"
+
 	"github.com/fnkit/fnkit/engine"
 	"github.com/fnkit/fnkit/engine/enginetest"
 	"github.com/fnkit/fnkit/sandbox/fnbox"
+	"github.com/fnkit/fnkit/store"
 )
 
 // crowd counts how many run at once.
@@ -307,5 +310,52 @@ func TestRepeatWhileTheQueueIsFull(t *testing.T) {
 	k.Advance(time.Minute)
 	if x := k.Execute("shop", "f", engine.ExecuteParams{Async: true, IdempotencyKey: "second"}); x.Repeated {
 		t.Errorf("a key that was refused is known: %+v", x)
+	}
+}
+
+// countedRows is a store that counts how often executions are counted, and holds
+// the answers back, if it shall.
+type countedRows struct {
+	store.Store
+	held atomic.Pointer[chan struct{}]
+	n    atomic.Int64
+}
+
+func (s *countedRows) CountExecutions(ctx context.Context, project, function, reader string, q store.Query, max int) (int, error) {
+	if held := s.held.Load(); held != nil {
+		s.n.Add(1)
+		<-*held
+	}
+	return s.Store.CountExecutions(ctx, project, function, reader, q, max)
+}
+
+// When what is known of the queue is too old, one counts for all who come.
+func TestTheQueueIsCountedOnce(t *testing.T) {
+	t.Parallel()
+	s, mock, held := &countedRows{}, clock.NewMock(), make(chan struct{})
+	mock.Set(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
+	h := start(t, funcs(ok), func(c *engine.Config) { s.Store, c.Store, c.Clock = c.Store, s, mock })
+	h.ready(t, "f")
+	queue := func() error {
+		_, err := h.p.Execute(t.Context(), engine.System, "f", engine.ExecuteParams{Async: true})
+		return err
+	}
+	if err := queue(); err != nil {
+		t.Fatal(err)
+	}
+	s.held.Store(&held)
+	mock.Add(2 * time.Minute)
+	errs := make(chan error)
+	for range 50 {
+		go func() { errs <- queue() }()
+	}
+	for range 49 { // the others do not wait for the one who counts
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	close(held)
+	if err := <-errs; err != nil || s.n.Load() != 1 {
+		t.Errorf("counted %d times, %v", s.n.Load(), err)
 	}
 }

@@ -36,8 +36,9 @@ type Queue[T any] interface {
 	// any more then, see Gates. Identity, CreatedAt,
 	// Attempt and what only the API changes (Activate) are not written.
 	Settle(ctx context.Context, rows []Settlement[T]) (lost []Lease, err error)
-	// NextDue returns the earliest ReadyAt of the queue, over all projects;
-	// ok is false if the queue is empty.
+	// NextDue returns the earliest ReadyAt of the queue, over all projects; of rows
+	// that are or were due already, that of any will do. ok is false if the queue is
+	// empty.
 	NextDue(ctx context.Context) (at time.Time, ok bool, err error)
 	// Depth counts the rows that are due at now, up to max, without reading others.
 	Depth(ctx context.Context, now time.Time, max int) (int, error)

@@ -16,7 +16,7 @@ import (
 var migrations embed.FS
 
 // Version is the version of the tables that this package makes and works with.
-const Version = 6
+const Version = 7
 
 // ErrNewer: the tables were made by a version of this package that this one
 // cannot work beside.

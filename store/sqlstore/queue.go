@@ -38,7 +38,8 @@ func (q queue) Renew(ctx context.Context, leases []store.Lease, until time.Time)
 func (q queue) NextDue(ctx context.Context) (time.Time, bool, error) {
 	var at []int64
 	// Not min(), for which a planner may read them all.
-	err := q.r.NewRaw("SELECT ready_at FROM ? WHERE ready_at IS NOT NULL ORDER BY ready_at LIMIT 1", q.s.table(q.name)).Scan(ctx, &at)
+	err := q.r.NewRaw("SELECT ready_at FROM (SELECT * FROM (SELECT ready_at FROM ?0 x WHERE due AND ready_at IS NOT NULL ORDER BY project_id, "+q.rank+"ready_at LIMIT 1) AS marked "+
+		"UNION ALL SELECT * FROM (SELECT ready_at FROM ?0 WHERE ready_at IS NOT NULL AND NOT due ORDER BY ready_at LIMIT 1) AS later) AS first ORDER BY ready_at LIMIT 1", q.s.table(q.name)).Scan(ctx, &at)
 	if err != nil || len(at) == 0 {
 		return time.Time{}, false, failed("next due", err)
 	}
@@ -47,7 +48,8 @@ func (q queue) NextDue(ctx context.Context) (time.Time, bool, error) {
 
 // Depth implements store.Queue.
 func (q queue) Depth(ctx context.Context, now time.Time, max int) (n int, err error) {
-	err = q.r.NewRaw("SELECT count(*) FROM (SELECT 1 FROM ? WHERE ready_at <= ? ORDER BY ready_at LIMIT ?) AS due", q.s.table(q.name), millis(now), max).Scan(ctx, &n)
+	err = q.r.NewRaw("SELECT count(*) FROM (SELECT 1 FROM ?0 WHERE due AND ready_at IS NOT NULL AND ready_at <= ?1 "+
+		"UNION ALL SELECT 1 FROM ?0 WHERE ready_at <= ?1 AND NOT due LIMIT ?2) AS first", q.s.table(q.name), millis(now), max).Scan(ctx, &n)
 	return n, failed("count due", err)
 }
 

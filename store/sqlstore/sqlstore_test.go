@@ -143,7 +143,7 @@ func TestMigrateUpAndDown(t *testing.T) {
 			must(t, s.MigrateDown(t.Context(), version))
 			below := d.shape(t)
 			must(t, s.MigrateDown(t.Context(), version))
-			if again := d.shape(t); again != below || below == newest {
+			if again := d.shape(t); again != below || version < 6 && below == newest { // version 7 has other indexes only
 				t.Errorf("down to %d:\n%s\nand once more:\n%s", version, below, again)
 			}
 			must(t, s.Migrate(t.Context()))

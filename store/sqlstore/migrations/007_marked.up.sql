@@ -1,0 +1,3 @@
+-- oldest: 6
+DROP INDEX {{prefix}}deployments_due;
+DROP INDEX {{prefix}}executions_due;
