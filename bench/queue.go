@@ -53,6 +53,16 @@ func (w *worker) queue(ctx context.Context) error {
 	return err
 }
 
+// queueMany queues a thousand of them at once.
+func (w *worker) queueMany(ctx context.Context) error {
+	calls := make([]engine.ExecuteParams, 1000)
+	for i := range calls {
+		calls[i].Body = make([]byte, 200)
+	}
+	_, err := w.p.ExecuteMany(ctx, engine.System, "f", calls)
+	return err
+}
+
 func nothing(context.Context, *fnbox.Context) error { return nil }
 
 // drained is how fast rows were worked off, and the CPU time of each.
@@ -251,7 +261,7 @@ func accepting(ctx context.Context, o options, dir string) error {
 				inflight int
 				each     float64
 			}{
-				{&own, w.queue, 1, 1}, {&one, insert, 1, 1}, {&batch, w.queue, 1000, 1},
+				{&own, w.queue, 1, 1}, {&one, insert, 1, 1}, {&batch, w.queueMany, 1, 1000},
 				{&thousand, func(ctx context.Context) error { return p.insert(ctx, 1000) }, 1, 1000},
 			} {
 				s, err := load(ctx, m.inflight, o.slice, 0, m.call)

@@ -231,11 +231,11 @@ const maxBacklogs = 10_000
 // after Work.MaxStaleness.
 const backlogAge = time.Minute
 
-// mayQueue refuses another execution of a function that has Limits.Queued in
-// the queue, about: rows are counted now and then, and other engines queue too.
-func (p *Project) mayQueue(ctx context.Context, records store.Executions, function string) error {
+// mayQueue refuses more executions of a function than Limits.Queued in the queue,
+// about: rows are counted now and then, and other engines queue too.
+func (p *Project) mayQueue(ctx context.Context, records store.Executions, function string, more int) error {
 	now, key := p.e.clock.Now(), functionKey{p.id, function}
-	n, fresh := p.e.backlog.add(key, now, p.e.cfg)
+	n, fresh := p.e.backlog.add(key, more, now, p.e.cfg)
 	if !fresh {
 		waiting := []any{string(store.ExecutionWaiting), string(store.ExecutionScheduled)}
 		found, err := records.CountExecutions(ctx, p.id, function, "", Query{Filters: []Filter{{Op: store.Equal, Attr: "status", Values: waiting}}}, p.e.cfg.Limits.Queued)
@@ -243,18 +243,19 @@ func (p *Project) mayQueue(ctx context.Context, records store.Executions, functi
 			p.e.backlog.forget(key)
 			return fail(err, "")
 		}
-		n = p.e.backlog.counted(key, found, n)
+		n = p.e.backlog.counted(key, found+more, n)
 	}
 	if n > p.e.cfg.Limits.Queued {
+		p.e.backlog.uncount(key, more)
 		return Errorf(TypeBusy, "The function has its limit of %d executions in the queue. Please try again after some time.", p.e.cfg.Limits.Queued)
 	}
 	return nil
 }
 
-// add counts one more, and returns how many that makes; fresh is false if the
+// add counts some more, and returns how many that makes; fresh is false if the
 // caller has to count them in the store. Who comes meanwhile goes by what was
 // known.
-func (b *backlog) add(key functionKey, now time.Time, c Config) (n int, fresh bool) {
+func (b *backlog) add(key functionKey, more int, now time.Time, c Config) (n int, fresh bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	have, known := b.seen[key]
@@ -266,23 +267,33 @@ func (b *backlog) add(key functionKey, now time.Time, c Config) (n int, fresh bo
 	if !known && len(b.seen) >= maxBacklogs || b.seen == nil {
 		b.seen = map[functionKey]queuedCount{}
 	}
-	have.n++
+	have.n += more
 	b.seen[key] = have
 	return have.n, fresh
 }
 
-// counted takes over what was found in the store by a caller who was the nth, and
-// returns how many that makes with those who came since.
-func (b *backlog) counted(key functionKey, found, nth int) int {
+// counted takes over what a caller found in the store, with his own, who had made it
+// that many, and returns how many it is with those who came since.
+func (b *backlog) counted(key functionKey, found, made int) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	have, known := b.seen[key]
 	if !known {
-		return found + 1
+		return found
 	}
-	have.n = found + 1 + max(0, have.n-nth)
+	have.n = found + max(0, have.n-made)
 	b.seen[key] = have
 	return have.n
+}
+
+// uncount takes back what was counted and is not queued.
+func (b *backlog) uncount(key functionKey, n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if have, known := b.seen[key]; known {
+		have.n = max(0, have.n-n)
+		b.seen[key] = have
+	}
 }
 
 // forget has the queue counted by the next caller.

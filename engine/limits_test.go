@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -310,6 +311,53 @@ func TestRepeatWhileTheQueueIsFull(t *testing.T) {
 	k.Advance(time.Minute)
 	if x := k.Execute("shop", "f", engine.ExecuteParams{Async: true, IdempotencyKey: "second"}); x.Repeated {
 		t.Errorf("a key that was refused is known: %+v", x)
+	}
+}
+
+// A batch is queued as a whole or not at all, and runs like any other.
+func TestExecuteMany(t *testing.T) {
+	t.Parallel()
+	k := enginetest.New(t, fnbox.Funcs{"f": func(_ context.Context, c *fnbox.Context) error { return c.Text(200, c.Req.Path) }}, func(c *engine.Config) { c.Limits.Queued = 5 })
+	k.Deploy("shop", engine.FunctionParams{ID: "f", Entrypoint: "f"})
+	shop := k.Project("shop")
+	for _, c := range []struct {
+		calls []engine.ExecuteParams
+		want  string
+		says  string
+	}{
+		{[]engine.ExecuteParams{{}, {Method: "X Y"}}, engine.TypeArgument, "calls[1]: "},
+		{[]engine.ExecuteParams{{IdempotencyKey: "k"}}, engine.TypeBadRequest, "calls[0]: "},
+		{make([]engine.ExecuteParams, 6), engine.TypeBusy, "limit of 5"},
+		{make([]engine.ExecuteParams, engine.MaxBatch+1), engine.TypeArgument, "calls"},
+	} {
+		_, err := shop.ExecuteMany(t.Context(), engine.System, "f", c.calls)
+		if fails(t, err, c.want); !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%v, want %q", err, c.says)
+		}
+	}
+	if _, err := shop.ExecuteMany(t.Context(), engine.Actor{Kind: engine.ActorKey}, "f", make([]engine.ExecuteParams, 1)); err == nil {
+		t.Error("a key without scopes may")
+	}
+	if n := len(k.Executions("shop", "f")); n != 0 {
+		t.Fatalf("%d executions were queued with an error", n)
+	}
+	all, err := shop.ExecuteMany(t.Context(), engine.System, "f", []engine.ExecuteParams{{Path: "/0"}, {Path: "/1", ScheduledAt: k.Clock.Now().Add(time.Hour)}, {Path: "/2", Body: []byte("b")}})
+	if err != nil || len(all) != 3 {
+		t.Fatal(all, err)
+	}
+	for i, want := range []store.ExecutionStatus{store.ExecutionWaiting, store.ExecutionScheduled, store.ExecutionWaiting} {
+		if all[i].Status != want || all[i].RequestPath != fmt.Sprint("/", i) || all[i].Payload != nil {
+			t.Errorf("%d: %+v", i, all[i])
+		}
+	}
+	k.Advance(2 * time.Hour)
+	for _, x := range k.Executions("shop", "f") {
+		if x.Status != store.ExecutionCompleted || x.RequestMethod != map[string]string{"/0": "GET", "/1": "GET", "/2": "POST"}[x.RequestPath] {
+			t.Errorf("%+v", x)
+		}
+	}
+	if none, err := shop.ExecuteMany(t.Context(), engine.System, "f", nil); err != nil || len(none) != 0 {
+		t.Error(none, err)
 	}
 }
 

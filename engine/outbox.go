@@ -49,7 +49,7 @@ func (o *OutboxProject) Execute(ctx context.Context, by Actor, function string, 
 	if err := o.p.e.toQueue(&x, by, a, nil); err != nil {
 		return ExecuteResult{}, err
 	}
-	err = o.p.mayQueue(ctx, o.tx, k.fn.ID)
+	err = o.p.mayQueue(ctx, o.tx, k.fn.ID, 1)
 	if a.IdempotencyKey != "" {
 		key := o.p.executionKey(by, x, a)
 		var held *store.Key

@@ -59,7 +59,7 @@ func (p *Project) runElsewhere(ctx context.Context, by Actor, x Execution, a Exe
 	if err := p.e.toQueue(&x, by, a, &awaited{key.Name, key.Value, limit}); err != nil {
 		return ExecuteResult{}, err
 	}
-	held, err := p.first(ctx, key, x, p.mayQueue(ctx, p.e.store, x.FunctionID))
+	held, err := p.first(ctx, key, x, p.mayQueue(ctx, p.e.store, x.FunctionID, 1))
 	if err != nil {
 		return ExecuteResult{}, err
 	}
