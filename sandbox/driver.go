@@ -90,7 +90,7 @@ type Capabilities struct {
 	Driver    string    // name of the driver, for people
 	Isolation Isolation // what separates instances from the host and each other
 	Networks  []Network // the policies it can enforce, besides the default
-	Limits    []string  // which of "memory", "cpu", "pids", "disk", "wall" it enforces
+	Limits    []string  // which of "memory", "cpu", "pids", "disk", "wall" it enforces on instances; "disk" is temporary files
 	Runtimes  []Runtime // what it can run here, in the order to list them
 	Notes     []string  // what is missing for more, one line each, for people
 }

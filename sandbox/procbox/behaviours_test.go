@@ -13,6 +13,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/fnkit/fnkit/internal/require"
 	"github.com/fnkit/fnkit/sandbox"
 	"github.com/fnkit/fnkit/sandbox/procbox"
 	"github.com/fnkit/fnkit/sandbox/procbox/testdata/left"
@@ -45,7 +46,7 @@ var fixtures = []fixture{
 	{"bun", "typescript", "index.ts", "main.mjs", nil, map[string]string{"restricted": "it needs /proc"}},
 	{"deno", "typescript", "index.ts", "main.mjs", nil, nil},
 	{"php", "php", "index.php", "main.php", map[string]string{"closed": worker, "given": worker, "load-exits": loader}, nil},
-	{"ruby", "ruby", "index.rb", "main.rb", map[string]string{"closed": worker, "given": worker, "load-exits": loader}, nil},
+	{"ruby", "ruby", "index.rb", "main.rb", map[string]string{"closed": worker, "given": worker, "load-exits": loader, "pids": "it waits until a process can be started"}, nil},
 	{"go", "go", "main.go", "main.go", map[string]string{
 		"load": "code that cannot be loaded fails its build", "native": "the notice has the language's spelling: TestGoPrints",
 		"cookies": "a header is one string", "body-json-charset": "the language's library knows no parameters of the type",
@@ -303,8 +304,13 @@ func suite(t *testing.T, tier string, f fixture, prepare ...func(*procbox.Box)) 
 	for _, p := range prepare {
 		p(box)
 	}
+	missing := func(t testing.TB, limit, why string) {
+		if tier != "none" && (limit != "disk" || tier != "restricted") {
+			require.Missing(t, limit, why)
+		}
+	}
 	sandboxtest.Run(t, sandboxtest.Target{
-		Open:   another,
+		Open: another, Missing: missing,
 		Driver: box, Runtime: runtimeOf(t, box, f.key), Source: f.source(t), Entrypoint: f.entrypoint, Lacks: slices.Collect(maps.Keys(f.lacks)),
 	})
 }

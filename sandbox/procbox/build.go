@@ -147,7 +147,7 @@ func (w workshop) run(ctx context.Context, c harness.Command) (failure string, e
 	tooMuch := watchDisk(j, w.box.cfg.BuildDisk, w.spec.Dir, w.scratch)
 	werr := j.wait()
 	full := tooMuch()
-	why, over := j.failure(), j.outOfMemory()
+	why, over := j.failure(), j.hits().Memory > 0
 	err = errors.Join(err, j.close())
 	var exit *exec.ExitError
 	switch {

@@ -46,6 +46,9 @@ func (b *Box) Invoke(ctx context.Context, id string, r sandbox.Request, s sandbo
 	if to.unwatch != nil {
 		to.unwatch()
 	}
+	if err == nil {
+		i.tell(to.head.status, r.Logging, s)
+	}
 	return b.settle(ctx, i, ended{out, err, to.head})
 }
 

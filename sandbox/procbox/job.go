@@ -97,8 +97,13 @@ func (j *job) failure() string {
 	return j.cell.Failure()
 }
 
-// outOfMemory reports whether it was killed for its use of memory.
-func (j *job) outOfMemory() bool { return j.cell != nil && j.cell.OutOfMemory() }
+// hits counts how often it hit its limits so far.
+func (j *job) hits() confine.Hits {
+	if j.cell == nil {
+		return confine.Hits{}
+	}
+	return j.cell.Hits()
+}
 
 func (j *job) close() error {
 	if j.cell == nil {
@@ -166,4 +171,9 @@ func installation(path string) (parts []string) {
 // overMemory says which limit was broken.
 func overMemory(bytes int64) string {
 	return fmt.Sprintf("more than the memory limit of %d MiB was used", bytes>>20)
+}
+
+// overProcesses says the same of processes and threads.
+func overProcesses() string {
+	return fmt.Sprintf("the limit of %d processes and threads was reached", maxProcesses)
 }

@@ -99,6 +99,48 @@ func TestLimitIsNamed(t *testing.T) {
 	}
 }
 
+// TestProcessLimitIsNamed has a function start more processes than it may, and
+// answer 500, and later another fail for its own reasons.
+func TestProcessLimitIsNamed(t *testing.T) {
+	t.Parallel()
+	box := open(t, "python")
+	c, err := box.Capabilities(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(c.Limits, "pids") {
+		require.Missing(t, "pids", strings.Join(c.Notes, "; "))
+	}
+	f := deploy(t, "python", "main.py", "", source{"main.py": `import os, signal
+def main(context):
+    if context.req.path == "/fails":
+        raise RuntimeError("on purpose")
+    pids = []
+    try:
+        while len(pids) < 1000:
+            pid = os.fork()
+            if pid == 0:
+                signal.pause()
+            pids.append(pid)
+    except OSError:
+        return context.res.text("", 503)
+    finally:
+        for pid in pids:
+            os.kill(pid, 9)
+            os.waitpid(pid, 0)
+    return context.res.text("no limit")
+`})
+	const named = "the limit of 512 processes and threads was reached\n"
+	for range 2 {
+		if r := f.get("/"); r.status != 503 || r.logs[sandbox.Stderr].String() != named {
+			t.Errorf("status %d, errors %q, want %q", r.status, &r.logs[sandbox.Stderr], named)
+		}
+		if r := f.get("/fails"); r.status != 500 || strings.Contains(r.logs[sandbox.Stderr].String(), named) {
+			t.Errorf("status %d, errors %q, which had nothing to do with the limit", r.status, &r.logs[sandbox.Stderr])
+		}
+	}
+}
+
 // TestBuildDisk has builds write more than they may, quickly and for long, in many
 // files and one, and a little.
 func TestBuildDisk(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/fnkit/fnkit/internal/frame"
+	"github.com/fnkit/fnkit/sandbox"
 )
 
 // admit counts the instance in; it fails once the Box is closed.
@@ -117,10 +118,32 @@ func (i *instance) reason(err error) string {
 		return "it could not be shut in: " + why
 	}
 	why = exitReason(err, i.output.String())
-	if i.job.outOfMemory() {
+	hits := i.job.hits()
+	if hits.Processes > i.told.Processes {
+		why = overProcesses() + ": " + why
+	}
+	if hits.Memory > 0 {
 		why = overMemory(i.memory) + ": " + why
 	}
 	return why
+}
+
+// tell logs to a call that failed which limits the instance has hit since the last
+// that was told: its own code knows at most that something could not be done.
+func (i *instance) tell(status int, logging bool, s sandbox.Sink) {
+	if status < 500 || !logging {
+		return
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	hits := i.job.hits()
+	if hits.Memory > i.told.Memory {
+		s.Log(sandbox.Stderr, []byte(overMemory(i.memory)+"\n"))
+	}
+	if hits.Processes > i.told.Processes {
+		s.Log(sandbox.Stderr, []byte(overProcesses()+"\n"))
+	}
+	i.told = hits
 }
 
 // exitReason says how a process ended, with the end of what it printed.

@@ -116,6 +116,9 @@ func (b *Box) invokeWeb(ctx context.Context, i *instance, r sandbox.Request, s s
 	if errors.Is(e.err, frame.ErrClosed) && !i.endsWithin(exitGrace) {
 		b.end(i, "it closed its socket")
 	}
+	if e.err == nil {
+		i.tell(e.head.status, r.Logging, s)
+	}
 	res, err := b.settle(ctx, i, e)
 	if c.surplus {
 		b.end(i, "it sent more than its answer")

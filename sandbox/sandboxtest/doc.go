@@ -57,6 +57,13 @@
 //	/tmp        writes a file into the directory for temporary files; text: its absolute path
 //	/child      starts "sleep 1000" in the background, detached from its own standard
 //	            streams, and does not wait; text: its process id
+//	/children   starts n processes "sleep 1000" one after another, then ends them all; text
+//	            "started"; if one cannot be started, it ends the others, and the language's own
+//	            exception goes through
+//	/burn       loops until the process has used ms milliseconds of CPU time more; text "burned"
+//	/fill       writes mib MiB, piece by piece, to a file in the directory for temporary files,
+//	            and removes it; text "written"; if they cannot be written, the language's own
+//	            exception goes through
 //	/garbage    writes the 64 bytes 0xff to file descriptor 3, then waits for ever; where that
 //	            cannot be written, text "no"
 //	            any other path: text "not found", 404
@@ -73,6 +80,7 @@
 //
 // # What only the driver's test can do
 //
+// [Target.Missing] says what becomes of a test of a limit that the driver does not have.
 // [Target.Open] opens further drivers, with what can be seen of them from outside.
 // With it the suite checks that nothing is left of what has ended, and what happens
 // when the process dies that owns the instances. Without it these tests are skipped.

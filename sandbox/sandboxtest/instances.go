@@ -69,7 +69,6 @@ func (s *suite) instances(t *testing.T) {
 		}
 		s.get(t, id, "/hello")
 	})
-	s.test(t, "memory", s.memory, "alloc")
 	s.test(t, "warm", func(t *testing.T) {
 		for _, n := range []int{2, 1} {
 			if err := s.Driver.Warm(t.Context(), s.Runtime, n); err != nil {
@@ -139,29 +138,6 @@ func (s *suite) instances(t *testing.T) {
 			t.Errorf("runs in %s, was built in %s", got, want)
 		}
 	}, "cwd", "commands")
-}
-
-// memory uses more of it than an instance has: the call fails, if the driver
-// enforces the limit, and another instance does not notice.
-func (s *suite) memory(t *testing.T) {
-	c, err := s.Driver.Capabilities(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	other, spec := s.start(t), s.spec()
-	spec.Memory = 256 << 20
-	id := s.startSpec(t, spec)
-	if got := s.get(t, id, "/alloc?mib=16").text(); got != "allocated" {
-		t.Errorf("within the limit: %q", got)
-	}
-	if !slices.Contains(c.Limits, "memory") {
-		t.Skip("the driver does not limit memory")
-	}
-	r := s.calling(t.Context(), id, request("/alloc?mib=1024"))
-	if r.wait(t); r.err != nil || r.text() == "allocated" || (r.result.Crash == "" && r.status != 500) {
-		t.Errorf("beyond the limit: %v, %+v, status %d, body %q, want a crash or 500", r.err, r.result, r.status, r.text())
-	}
-	s.get(t, other, "/hello")
 }
 
 func (s *suite) builds(t *testing.T) {

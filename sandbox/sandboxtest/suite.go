@@ -24,6 +24,10 @@ type Target struct {
 	Source     string // directory with the function; it is copied; empty: the driver needs none
 	Entrypoint string
 	Lacks      []string // what the function or the driver has not: paths and names of subtests
+	// Missing is called where the driver does not enforce a limit, one of those of
+	// sandbox.Capabilities, with its notes; the test is then skipped, if Missing has not
+	// failed it. nil: it is skipped.
+	Missing func(t testing.TB, limit, why string)
 	// Open opens another driver of the kind, on a state of its own, for tests that
 	// close it or count what it leaves; nil: they are skipped. Closing it once more is the
 	// caller's, in a t.Cleanup.
@@ -53,6 +57,7 @@ func Run(t *testing.T, target Target) {
 	t.Run("ends", s.ends)
 	t.Run("bodies", s.bodies)
 	t.Run("instances", s.instances)
+	t.Run("limits", s.limits)
 	t.Run("builds", s.builds)
 	t.Run("pressure", s.pressure)
 	t.Run("leftovers", s.leftovers)

@@ -135,6 +135,8 @@ func (h *Host) limits(p Plan) []limit {
 	add(unix.RLIMIT_FSIZE, p.FileSize)
 	add(unix.RLIMIT_NOFILE, int64(p.Files))
 	switch {
+	case h.ownUser() && h.groups != nil && h.groups.has("pids") && p.Processes > 0:
+		add(unix.RLIMIT_NPROC, int64(p.Processes)+1) // the group comes first, since it counts who hits it
 	case h.ownUser():
 		add(unix.RLIMIT_NPROC, int64(p.Processes))
 	case p.Processes > 0:
@@ -273,9 +275,13 @@ func (c *Cell) takeOwners(rights []byte) {
 	}
 }
 
-// OutOfMemory reports whether the kernel killed a process of the cell because
-// all of them together used too much memory.
-func (c *Cell) OutOfMemory() bool { return c.group.outOfMemory() }
+// Hits counts how often the cell's limits were hit so far, as far as its resource
+// groups tell; 0 once it is closed.
+func (c *Cell) Hits() Hits {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.group.hits()
+}
 
 // Close removes what is left of the cell. The command must have ended, or never
 // been started.

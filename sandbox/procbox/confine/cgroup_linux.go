@@ -378,21 +378,27 @@ func (g *group) unleash() {
 	}
 }
 
-func (g *group) outOfMemory() bool {
+func (g *group) hits() Hits {
 	if g == nil {
-		return false
+		return Hits{}
 	}
+	return Hits{Memory: g.count("oom_kill", "memory.events", "memory.oom_control"), Processes: g.count("max", "pids.events")}
+}
+
+// count sums up a counter of the group's files; those that are not there have none.
+func (g *group) count(name string, files ...string) (sum int64) {
 	for _, h := range g.dirs {
-		for _, file := range []string{"memory.events", "memory.oom_control"} {
+		for _, file := range files {
 			text, _ := os.ReadFile(filepath.Join(h.dir, file))
 			for line := range strings.Lines(string(text)) {
-				if n, ok := strings.CutPrefix(strings.TrimSpace(line), "oom_kill "); ok && n != "0" {
-					return true
+				if n, ok := strings.CutPrefix(strings.TrimSpace(line), name+" "); ok {
+					more, _ := strconv.ParseInt(n, 10, 64)
+					sum += more
 				}
 			}
 		}
 	}
-	return false
+	return sum
 }
 
 // remove removes a group whose processes are gone, or are to be.

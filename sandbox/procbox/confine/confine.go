@@ -83,6 +83,12 @@ type Plan struct {
 	Files     int     // open at once; 0: the host's limit
 }
 
+// Hits counts how often a program's limits were hit.
+type Hits struct {
+	Memory    int64 // processes that were killed, since all together used too much
+	Processes int64 // processes and threads that could not be started, since there were too many
+}
+
 // Late is what a program gets later; see [Cell.Complete].
 type Late struct {
 	// Dir is a directory of the host, to be shown read-only and as the program's own at

@@ -89,7 +89,7 @@ func confined(t testing.TB, h *confine.Host, p confine.Plan) (r result) {
 	if r.err = c.Start(); r.err == nil {
 		r.err = cmd.Wait()
 	}
-	r.out, r.failure, r.oom = out.String(), c.Failure(), c.OutOfMemory()
+	r.out, r.failure, r.oom = out.String(), c.Failure(), c.Hits().Memory > 0
 	if err := c.Close(); err != nil {
 		t.Error(err)
 	}

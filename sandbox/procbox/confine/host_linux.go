@@ -155,6 +155,9 @@ func (h *Host) Limits() []string {
 			all = append(all, c)
 		}
 	}
+	if h.Namespaces() {
+		all = append(all, "disk")
+	}
 	return all
 }
 

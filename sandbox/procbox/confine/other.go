@@ -44,7 +44,7 @@ func (c *Cell) Start() error { return errors.ErrUnsupported }
 
 func (c *Cell) Complete(context.Context, Late) error { return errors.ErrUnsupported }
 
-func (c *Cell) Kill()             {}
-func (c *Cell) Failure() string   { return "" }
-func (c *Cell) OutOfMemory() bool { return false }
-func (c *Cell) Close() error      { return nil }
+func (c *Cell) Kill()           {}
+func (c *Cell) Failure() string { return "" }
+func (c *Cell) Hits() Hits      { return Hits{} }
+func (c *Cell) Close() error    { return nil }

@@ -179,6 +179,14 @@ func handle(w http.ResponseWriter, r *http.Request) {
 			panic(err)
 		}
 		text(w, 200, fmt.Sprint(cmd.Process.Pid))
+	case "/children":
+		done(w, "started", children(n))
+	case "/burn":
+		ms, _ := strconv.Atoi(q.Get("ms"))
+		done(w, "burned", burn(ms))
+	case "/fill":
+		mib, _ := strconv.Atoi(q.Get("mib"))
+		done(w, "written", fill(mib))
 	case "/garbage":
 		if _, err := syscall.Write(3, []byte(strings.Repeat("\xff", 64))); err != nil {
 			text(w, 200, "no")
@@ -271,4 +279,60 @@ func parsed(w http.ResponseWriter, r *http.Request, body []byte) {
 		return
 	}
 	answer(w, map[string]any{"body": v})
+}
+
+func done(w http.ResponseWriter, body string, err error) {
+	if err == nil {
+		text(w, 200, body)
+		return
+	}
+	fmt.Fprintln(os.Stderr, err)
+	w.WriteHeader(500)
+}
+
+// children starts processes and ends them all.
+func children(n int) (err error) {
+	var all []*exec.Cmd
+	for err == nil && len(all) < n {
+		cmd := exec.Command("sleep", "1000")
+		if err = cmd.Start(); err == nil {
+			all = append(all, cmd)
+		}
+	}
+	for _, cmd := range all {
+		cmd.Process.Kill()
+	}
+	for _, cmd := range all {
+		cmd.Wait()
+	}
+	return err
+}
+
+// burn uses milliseconds of the process's CPU time.
+func burn(ms int) error {
+	for end := used() + time.Duration(ms)*time.Millisecond; used() < end; {
+	}
+	return nil
+}
+
+func used() time.Duration {
+	var u syscall.Rusage
+	syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// fill writes mebibytes to a file, and removes it.
+func fill(mib int) error {
+	f, err := os.Create(filepath.Join(os.TempDir(), "filled"))
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	for range mib {
+		if _, err := f.WriteString(strings.Repeat("x", 1<<20)); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -82,10 +82,13 @@ var paths = map[string]func(c *context) answer{
 		}
 		return c.Res.Text("allocated")
 	},
-	"/cwd":     cwd,
-	"/tmp":     tmp,
-	"/child":   child,
-	"/garbage": garbage,
+	"/cwd":      cwd,
+	"/tmp":      tmp,
+	"/child":    child,
+	"/children": func(c *context) answer { return done(c, "started", children(number(c, "n"))) },
+	"/burn":     func(c *context) answer { return done(c, "burned", burn(number(c, "ms"))) },
+	"/fill":     func(c *context) answer { return done(c, "written", fill(number(c, "mib"))) },
+	"/garbage":  garbage,
 }
 
 // Main is the function.
@@ -198,6 +201,60 @@ func child(c *context) answer {
 		panic(err)
 	}
 	return c.Res.Text(strconv.Itoa(cmd.Process.Pid))
+}
+
+func done(c *context, text string, err error) answer {
+	if err != nil {
+		panic(err)
+	}
+	return c.Res.Text(text)
+}
+
+// children starts processes and ends them all.
+func children(n int) (err error) {
+	var all []*exec.Cmd
+	for err == nil && len(all) < n {
+		cmd := exec.Command("sleep", "1000")
+		if err = cmd.Start(); err == nil {
+			all = append(all, cmd)
+		}
+	}
+	for _, cmd := range all {
+		cmd.Process.Kill()
+	}
+	for _, cmd := range all {
+		cmd.Wait()
+	}
+	return err
+}
+
+// burn uses milliseconds of the process's CPU time.
+func burn(ms int) error {
+	for end := used() + time.Duration(ms)*time.Millisecond; used() < end; {
+	}
+	return nil
+}
+
+func used() time.Duration {
+	var u syscall.Rusage
+	syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// fill writes mebibytes to a file, and removes it.
+func fill(mib int) error {
+	f, err := os.Create(filepath.Join(os.TempDir(), "filled"))
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	for range mib {
+		if _, err := f.WriteString(strings.Repeat("x", 1<<20)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func garbage(c *context) answer {

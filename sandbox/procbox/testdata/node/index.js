@@ -38,6 +38,40 @@ async function* breaks() {
   throw new Error('broken on purpose');
 }
 
+// burn uses milliseconds of the process's CPU time.
+function burn(ms) {
+  const since = process.cpuUsage();
+  for (;;) {
+    const { user, system } = process.cpuUsage(since);
+    if (user + system >= ms * 1000) return;
+  }
+}
+
+function fill(mib) {
+  const file = path.join(os.tmpdir(), 'filled');
+  try {
+    for (let i = 0; i < mib; i++) fs.appendFileSync(file, Buffer.alloc(1 << 20, 'x'));
+  } finally {
+    fs.rmSync(file);
+  }
+}
+
+async function children(n) {
+  const ends = [];
+  const all = [];
+  try {
+    while (all.length < n) {
+      const child = spawn('sleep', ['1000'], { stdio: 'ignore' });
+      if (!child.pid) throw (await new Promise((resolve) => child.once('error', resolve)));
+      all.push(child);
+      ends.push(new Promise((resolve) => child.once('exit', resolve)));
+    }
+  } finally {
+    for (const child of all) child.kill('SIGKILL');
+    await Promise.all(ends);
+  }
+}
+
 module.exports = async ({ req, res, log, error }) => {
   const q = req.query;
   switch (req.path) {
@@ -147,6 +181,15 @@ module.exports = async ({ req, res, log, error }) => {
       child.unref();
       return res.text(String(child.pid));
     }
+    case '/children':
+      await children(Number(q.n));
+      return res.text('started');
+    case '/burn':
+      burn(Number(q.ms));
+      return res.text('burned');
+    case '/fill':
+      fill(Number(q.mib));
+      return res.text('written');
     case '/garbage':
       try {
         fs.writeSync(3, Buffer.alloc(64, 0xff));

@@ -84,6 +84,51 @@ function child($context)
     return $context->res->text(trim(shell_exec('sleep 1000 </dev/null >/dev/null 2>&1 & echo $!')));
 }
 
+function children($context)
+{
+    $quiet = [['file', '/dev/null', 'r'], ['file', '/dev/null', 'w'], ['file', '/dev/null', 'w']];
+    $all = [];
+    try {
+        for ($i = 0; $i < (int) $context->req->query['n']; $i++) {
+            $all[] = @proc_open(['sleep', '1000'], $quiet, $pipes) ?: throw new RuntimeException(error_get_last()['message']);
+        }
+    } finally {
+        foreach ($all as $process) {
+            proc_terminate($process, 9);
+        }
+        array_map('proc_close', $all);
+    }
+    return $context->res->text('started');
+}
+
+function used(): float
+{
+    $u = getrusage();
+    return ($u['ru_utime.tv_sec'] + $u['ru_stime.tv_sec']) * 1e3 + ($u['ru_utime.tv_usec'] + $u['ru_stime.tv_usec']) / 1e3;
+}
+
+function burn($context)
+{
+    $end = used() + (int) $context->req->query['ms'];
+    while (used() < $end);
+    return $context->res->text('burned');
+}
+
+function fill($context)
+{
+    $file = sys_get_temp_dir() . '/filled';
+    try {
+        for ($i = 0; $i < (int) $context->req->query['mib']; $i++) {
+            if (@file_put_contents($file, str_repeat('x', 1 << 20), FILE_APPEND) !== 1 << 20) {
+                throw new RuntimeException(error_get_last()['message']);
+            }
+        }
+    } finally {
+        unlink($file);
+    }
+    return $context->res->text('written');
+}
+
 function garbage($context)
 {
     $channel = @fopen('php://fd/3', 'w');
@@ -186,6 +231,12 @@ return function ($context) {
             return tmp($context);
         case '/child':
             return child($context);
+        case '/children':
+            return children($context);
+        case '/burn':
+            return burn($context);
+        case '/fill':
+            return fill($context);
         case '/garbage':
             return garbage($context);
     }

@@ -129,6 +129,38 @@ def child(context):
     return context.res.text(str(subprocess.Popen(["sleep", "1000"], stdin=quiet, stdout=quiet, stderr=quiet).pid))
 
 
+def children(context):
+    quiet = subprocess.DEVNULL
+    all = []
+    try:
+        for _ in range(int(context.req.query["n"])):
+            all.append(subprocess.Popen(["sleep", "1000"], stdin=quiet, stdout=quiet, stderr=quiet))
+    finally:
+        for p in all:
+            p.kill()
+        for p in all:
+            p.wait()
+    return context.res.text("started")
+
+
+def burn(context):
+    end = time.process_time() + int(context.req.query["ms"]) / 1000
+    while time.process_time() < end:
+        pass
+    return context.res.text("burned")
+
+
+def fill(context):
+    file = os.path.join(tempfile.gettempdir(), "filled")
+    try:
+        with open(file, "wb", buffering=0) as f:
+            for _ in range(int(context.req.query["mib"])):
+                f.write(b"x" * (1 << 20))
+    finally:
+        os.remove(file)
+    return context.res.text("written")
+
+
 def garbage(context):
     try:
         os.write(3, b"\xff" * 64)
@@ -179,6 +211,9 @@ paths = {
     "/cwd": lambda c: c.res.text(os.getcwd()),
     "/tmp": tmp,
     "/child": child,
+    "/children": children,
+    "/burn": burn,
+    "/fill": fill,
     "/garbage": garbage,
 }
 

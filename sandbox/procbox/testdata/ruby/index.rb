@@ -66,6 +66,31 @@ def child(context)
   context.res.text(Process.spawn("sleep", "1000", in: File::NULL, out: File::NULL, err: File::NULL).to_s)
 end
 
+def children(context)
+  pids = []
+  context.req.query["n"].to_i.times { pids << Process.spawn("sleep", "1000", in: File::NULL, out: File::NULL, err: File::NULL) }
+  context.res.text("started")
+ensure
+  pids.each { |pid| Process.kill(:KILL, pid) }
+  pids.each { |pid| Process.wait(pid) }
+end
+
+def used = Process.clock_gettime(Process::CLOCK_PROCESS_CPUTIME_ID)
+
+def burn(context)
+  till = used + context.req.query["ms"].to_i / 1000.0
+  nil while used < till
+  context.res.text("burned")
+end
+
+def fill(context)
+  file = File.join(ENV.fetch("TMPDIR"), "filled")
+  context.req.query["mib"].to_i.times { File.write(file, "x" * (1 << 20), mode: "a") }
+  context.res.text("written")
+ensure
+  File.delete(file)
+end
+
 def garbage(context)
   IO.for_fd(3, "w", autoclose: false).syswrite("\xff".b * 64)
   sleep
@@ -127,6 +152,9 @@ def main(context)
   when "/cwd" then res.text(Dir.pwd)
   when "/tmp" then tmp(context)
   when "/child" then child(context)
+  when "/children" then children(context)
+  when "/burn" then burn(context)
+  when "/fill" then fill(context)
   when "/garbage" then garbage(context)
   else res.text("not found", 404)
   end
