@@ -4,6 +4,7 @@ package procbox_test
 
 import (
 	"bytes"
+	"errors"
 	"maps"
 	"os"
 	"path/filepath"
@@ -36,7 +37,6 @@ const (
 	noContext = "the program serves HTTP itself: there is no context"
 	oneCall   = "one call at a time"
 	worker    = "calls have processes of their own"
-	loader    = "a process of its own loads the code: TestExitWhileLoading"
 	noStream  = "its answers are values of a fixed type"
 )
 
@@ -45,8 +45,8 @@ var fixtures = []fixture{
 	{"python", "python", "main.py", "main.py", nil, nil},
 	{"bun", "typescript", "index.ts", "main.mjs", nil, map[string]string{"restricted": "it needs /proc"}},
 	{"deno", "typescript", "index.ts", "main.mjs", nil, nil},
-	{"php", "php", "index.php", "main.php", map[string]string{"closed": worker, "given": worker, "load-exits": loader}, nil},
-	{"ruby", "ruby", "index.rb", "main.rb", map[string]string{"closed": worker, "given": worker, "load-exits": loader, "pids": "it waits until a process can be started"}, nil},
+	{"php", "php", "index.php", "main.php", map[string]string{"closed": worker, "given": worker}, nil},
+	{"ruby", "ruby", "index.rb", "main.rb", map[string]string{"closed": worker, "given": worker, "pids": "it waits until a process can be started"}, nil},
 	{"go", "go", "main.go", "main.go", map[string]string{
 		"load": "code that cannot be loaded fails its build", "native": "the notice has the language's spelling: TestGoPrints",
 		"cookies": "a header is one string", "body-json-charset": "the language's library knows no parameters of the type",
@@ -180,6 +180,7 @@ var behaviours = []behaviour{
 			}
 		}
 	}},
+	{"exits while it is loaded", map[string]string{"exec": "it loads nothing: its first call ends with it"}, exitsAtLoad},
 	{"entrypoints outside", map[string]string{
 		"go": "they fail the build: TestLinksInABuildStep", "exec": "they do not start: TestWebStartFails",
 	}, outside},
@@ -251,6 +252,46 @@ func outside(t *testing.T, c cell) {
 		}
 	}
 }
+
+// exitsAtLoad starts code that ends its process the polite way as it is loaded, with
+// words and without.
+func exitsAtLoad(t *testing.T, c cell) {
+	codes := map[string][2]string{ // with status 3, and with 0
+		"node": {`console.error("the end"); process.exit(3)`, `process.exit()`},
+		"bun":  {`console.error("the end"); process.exit(3)`, `process.exit()`},
+		"deno": {`console.error("the end"); Deno.exit(3)`, `Deno.exit()`}, "python": {"import sys\nprint('the end', file=sys.__stderr__)\nsys.exit(3)", "exit()"},
+		"php": {`<?php fwrite(STDERR, "the end"); exit(3);`, `<?php die;`}, "ruby": {`warn "the end"; exit 3`, `exit`},
+		"go": {goExits + `println("the end"); os.Exit(3) }`, goExits + `os.Exit(0) }`},
+	}
+	for n, want := range []string{"exit status 3: the end", "exit status 0"} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, c.entrypoint), []byte(codes[c.key][n]), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		id := runtimeOf(t, c.box, c.key)
+		build := sandbox.BuildSpec{ID: "b", Runtime: id, Dir: dir, Entrypoint: c.entrypoint}
+		if r, err := c.box.Build(t.Context(), build, t.Output()); err != nil || r.Failure != "" {
+			t.Fatalf("build: %+v, %v", r, err)
+		}
+		_, err := c.box.Start(t.Context(), sandbox.Spec{ID: "exits", Runtime: id, Dir: dir, Entrypoint: c.entrypoint})
+		var load *sandbox.LoadError
+		if !errors.As(err, &load) || load.Reason != want {
+			t.Errorf("%v, want a LoadError with %q", err, want)
+		}
+	}
+}
+
+const goExits = `package handler
+
+import (
+	"os"
+
+	"github.com/open-runtimes/types-for-go/v4/openruntimes"
+)
+
+func Main(c openruntimes.Context) openruntimes.Response { return c.Res.Empty() }
+
+func init() { `
 
 // TestBehaviours is the table: what package sandboxtest asks of every driver, and the
 // behaviours above, in every language, at the best tier.

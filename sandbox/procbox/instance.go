@@ -36,9 +36,9 @@ type instance struct {
 	bound   atomic.Bool // calls may come
 
 	mu     sync.Mutex
-	ending bool   // the Box ends it
-	reaped bool   // its process is gone
-	crash  string // how it ended by itself; set before dead is closed
+	ending bool         // the Box ends it
+	reaped bool         // its process is gone
+	crash  string       // how it ended by itself; set before dead is closed
 	told   confine.Hits // that calls were told of
 	// refused: it was never run, since it could not be shut in.
 	refused bool

@@ -108,20 +108,39 @@ end
 	}
 }
 
-// Code that ends its process while it is loaded is code that cannot be loaded.
-func TestExitWhileLoading(t *testing.T) {
+// A worker that takes another's place loads the code again: if that ends it, its call
+// says so, and the instance lives.
+func TestLaterWorkerExitsWhileLoading(t *testing.T) {
 	t.Parallel()
-	for key, tc := range map[string]struct{ code, want string }{
-		"php":  {"<?php exit(0);", "Failed to load module: the file ended the process"},
-		"ruby": {"exit!(3)", "Failed to load module: its process ended with exit status 3."},
+	for key, code := range map[string]string{
+		"php": `<?php
+if (file_exists(getenv('TMPDIR') . '/again')) exit(3);
+return function ($context) {
+    if ($context->req->path !== '/exit') return $context->res->text('lives');
+    touch(getenv('TMPDIR') . '/again');
+    exit(1);
+};
+`,
+		"ruby": `
+exit(3) if File.exist?(ENV["TMPDIR"] + "/again")
+def main(context)
+  return context.res.text("lives") if context.req.path != "/exit"
+  File.write(ENV["TMPDIR"] + "/again", "")
+  exit!(1)
+end
+`,
 	} {
 		t.Run(key, func(t *testing.T) {
 			t.Parallel()
-			f := deploy(t, key, "main", "", source{"main": tc.code})
+			f := deploy(t, key, "main", "", source{"main": code})
+			f.get("/").text(t, "lives")
+			if r := f.get("/exit"); r.status != 500 {
+				t.Errorf("status %d", r.status)
+			}
+			const want = "Failed to load module: its process ended with exit status 3."
 			for range 2 {
-				r := f.get("/")
-				if errs := r.logs[sandbox.Stderr].String(); r.status != 503 || !strings.Contains(errs, tc.want) {
-					t.Errorf("status %d, errors %q, want %q", r.status, errs, tc.want)
+				if r := f.get("/"); r.status != 503 || !strings.Contains(r.logs[sandbox.Stderr].String(), want) {
+					t.Errorf("status %d, errors %q, want %q", r.status, &r.logs[sandbox.Stderr], want)
 				}
 			}
 		})

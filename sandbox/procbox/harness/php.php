@@ -86,6 +86,7 @@ final class Process
     public string $out = ''; // waits to be written; the calls' windows bound it
     public ?Call $call = null;
     public ?string $error = null; // of loading; '': loaded; null: not known yet
+    public int $status = 1; // of a process that ended, as a shell tells it
     private string $how = '';
 
     public function __construct(public $handle, public $stream)
@@ -99,6 +100,7 @@ final class Process
         if ($this->how === '') {
             $s = proc_get_status($this->handle); // tells the exit status once
             if (!$s['running']) {
+                $this->status = $s['signaled'] ? 128 + $s['termsig'] : $s['exitcode'];
                 $this->how = 'its process ended with ' . ($s['signaled'] ? "signal $s[termsig]" : "exit status $s[exitcode]");
             }
         }
@@ -402,9 +404,14 @@ final class Master
         if ($this->bind === '') {
             $this->quit(1); // this machine cannot run workers
         }
+        if (!$this->bound) { // the code ends whoever loads it
+            if ($p->status > 128 || $p->ended() === '') {
+                fwrite(STDERR, "$how\n");
+            }
+            $this->quit($p->status);
+        }
         $this->kill($p);
         $error = $p->error ?? "Failed to load module: $how.";
-        $this->toldBound(frame(0, BOUND, 0, json_encode(['error' => $error], JSON_INVALID_UTF8_SUBSTITUTE)));
         $call = $p->call;
         if ($call === null) {
             return;
@@ -939,7 +946,7 @@ final class Worker
         $fatal = $e !== null && $e['type'] & (E_ERROR | E_PARSE | E_CORE_ERROR | E_COMPILE_ERROR | E_USER_ERROR | E_RECOVERABLE_ERROR);
         $why = $fatal ? "$e[message]\nAt $e[file]:$e[line]" : '';
         if ($this->loading) {
-            $this->bound('Failed to load module: ' . ($why ?: 'the file ended the process'));
+            $why === '' || $this->bound("Failed to load module: $why"); // else the code has asked for it
         } elseif ($this->current !== null) {
             $this->current->flush();
             $why === '' || $this->current->log(2, $why);

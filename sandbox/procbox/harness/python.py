@@ -167,6 +167,8 @@ class Function:
                 main = getattr(self.module(), "main", None)
             except LoadError:
                 raise
+            except SystemExit as e:
+                leave(e)
             except BaseException as e:
                 raise LoadError(self.failure(e)) from None
             if not callable(main):
@@ -778,6 +780,15 @@ def leave_fork(e=None):
     if not isinstance(e, SystemExit):
         traceback.print_exception(type(e), e, e.__traceback__, file=sys.__stderr__)
         os._exit(1)
+    leave(e)
+
+
+def leave(e):
+    """Ends the process as sys.exit asks for."""
+    if e.code is not None and not isinstance(e.code, int):
+        print(e.code, file=sys.__stderr__)
+    for file in (sys.__stdout__, sys.__stderr__):
+        file.flush()
     os._exit(e.code if isinstance(e.code, int) else 1 if e.code else 0)
 
 

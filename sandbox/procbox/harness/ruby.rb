@@ -341,9 +341,9 @@ module FnKit
       return unless @children.key?(child.socket)
 
       quit(1) if @bind.empty? # this machine cannot run workers
+      quit_like(child, how) unless @bound # the code ends whoever loads it
       kill(child)
       error = child.error || "Failed to load module: #{how}."
-      told_bound(FnKit.frame(0, BOUND, 0, JSON.generate("error" => error)))
       return unless (call = child.call)
 
       if error.empty?
@@ -351,6 +351,13 @@ module FnKit
       else
         fail_call(call, error, { s: 503 })
       end
+    end
+
+    # Ends everything as a process has ended.
+    def quit_like(child, how)
+      s = child.status
+      STDERR.syswrite("#{how}\n") unless s&.exited?
+      quit(s.nil? ? 1 : s.exitstatus || 128 + s.termsig)
     end
 
     def fail_call(call, why, head)
@@ -773,6 +780,9 @@ module FnKit
       raise LoadFailure, "Function signature invalid. Did you forget to export a 'main' function?"
     rescue LoadFailure
       raise
+    rescue SystemExit => e
+      [STDOUT, STDERR].each(&:flush)
+      exit!(e.status)
     rescue SyntaxError => e
       raise LoadFailure, "Syntax error in #{entrypoint}: #{FnKit.utf8(e.message)}"
     rescue LoadError => e

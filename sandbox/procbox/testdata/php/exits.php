@@ -1,0 +1,4 @@
+<?php
+
+fwrite(STDERR, "ended while it was loaded\n");
+exit(3);

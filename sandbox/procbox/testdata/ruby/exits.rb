@@ -1,0 +1,2 @@
+warn "ended while it was loaded"
+exit! 3
