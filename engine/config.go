@@ -99,6 +99,9 @@ type Instances struct {
 	Spares int
 }
 
+// DefaultSpares is that of Instances.Spares.
+const DefaultSpares = 4
+
 // Work configures the workers of the queue. A zero field takes its default.
 type Work struct {
 	Runs         int           // queued executions running at once. Default: 64
@@ -206,7 +209,7 @@ func (c Config) withDefaults() Config {
 	in.Waiting = cmp.Or(in.Waiting, 1000)
 	in.Wait = cmp.Or(in.Wait, 15*time.Second)
 	in.Idle = cmp.Or(in.Idle, time.Minute)
-	in.Spares = cmp.Or(in.Spares, 4)
+	in.Spares = cmp.Or(in.Spares, DefaultSpares)
 	w := &c.Work
 	w.Runs = cmp.Or(w.Runs, 64)
 	w.Builds = cmp.Or(w.Builds, max(1, cpus/2))

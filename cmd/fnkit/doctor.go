@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/fnkit/fnkit/engine"
 	"github.com/fnkit/fnkit/sandbox"
 	"github.com/fnkit/fnkit/sandbox/procbox"
 )
@@ -19,6 +20,7 @@ import (
 func doctor(ctx context.Context, args []string, out io.Writer) (err error) {
 	flags := flag.NewFlagSet("fnkit doctor", flag.ContinueOnError)
 	asJSON := flags.Bool("json", false, "print one JSON object, for programs")
+	timed := flags.Bool("measure", false, "also measure first calls in each runtime, with a spare and without; it takes seconds")
 	if err := parse(flags, args, out); err != nil {
 		return err
 	}
@@ -37,6 +39,14 @@ func doctor(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	found := examine(caps, box.Commands())
+	if *timed {
+		for i, r := range caps.Runtimes {
+			if r.Spares {
+				took := measure(ctx, box, r, dir)
+				found.Runtimes[i].FirstCall = &took
+			}
+		}
+	}
 	if *asJSON {
 		text := json.NewEncoder(out)
 		text.SetIndent("", "  ")
@@ -67,6 +77,8 @@ type foundRuntime struct {
 	Command     string             `json:"command,omitempty"`
 	Concurrency int                `json:"concurrency"`
 	NativeLogs  sandbox.NativeLogs `json:"nativeLogs"`
+	Spares      int                `json:"spares"`              // that a server keeps at most
+	FirstCall   *firstCall         `json:"firstCall,omitempty"` // with -measure, if there can be spares
 }
 
 type limitState struct {
@@ -85,6 +97,9 @@ func examine(caps sandbox.Capabilities, commands []procbox.Command) diagnosis {
 	d.Machine.OS, d.Machine.Arch, d.Machine.CPUs = runtime.GOOS, runtime.GOARCH, runtime.NumCPU()
 	for _, r := range caps.Runtimes {
 		f := foundRuntime{ID: r.ID, Name: r.Name, Concurrency: r.Concurrency, NativeLogs: r.NativeLogs}
+		if r.Spares {
+			f.Spares = engine.DefaultSpares
+		}
 		if i := slices.IndexFunc(commands, func(c procbox.Command) bool { return c.Runtime == r.ID }); i >= 0 {
 			f.Version, f.Command = commands[i].Version, commands[i].Path
 		}
@@ -123,10 +138,28 @@ func (d diagnosis) report(out io.Writer) {
 	if open := d.limits(false); len(open) > 0 {
 		fmt.Fprintf(out, "           not enforced: %s\n", strings.Join(open, ", "))
 	}
+	d.reportSpares(out)
 	if len(d.Missing) > 0 {
 		fmt.Fprintln(out, "\nFor more")
 		for _, m := range d.Missing {
 			fmt.Fprintf(out, "  - %s: %s\n", m.Of, m.Why)
+		}
+	}
+}
+
+// reportSpares says how many processes are kept ready, and what that is worth.
+func (d diagnosis) reportSpares(out io.Writer) {
+	fmt.Fprintf(out, "\nSpares     processes that a server keeps ready, as many as were needed lately\n")
+	for _, r := range d.Runtimes {
+		switch first := r.FirstCall; {
+		case r.Spares == 0:
+			fmt.Fprintf(out, "  %-12s none\n", r.ID)
+		case first == nil:
+			fmt.Fprintf(out, "  %-12s up to %d\n", r.ID, r.Spares)
+		case first.Error != "":
+			fmt.Fprintf(out, "  %-12s up to %d; a first call fails: %s\n", r.ID, r.Spares, first.Error)
+		default:
+			fmt.Fprintf(out, "  %-12s up to %d; a first call takes %.1f ms with a spare, %.1f ms without\n", r.ID, r.Spares, first.Spare, first.Fresh)
 		}
 	}
 }

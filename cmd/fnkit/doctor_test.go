@@ -22,6 +22,7 @@ func TestDoctor(t *testing.T) {
 		`\n  exec-1 +any program that serves HTTP .*\n +1 call at once, console output per instance\n\n`,
 		`\nIsolation  (none|restricted|userns|full): functions (are|have) .*\n`,
 		`\nLimits     .*wall\n( +not enforced: .*\n)?`,
+		`\nSpares     .*\n  node-[0-9.]+ +(up to [0-9]+|none)\n  exec-1 +none\n`,
 		`\nFor more\n(  - .*\n)*  - python: install Python 3.*\n`,
 		`\n  - go: install Go `, `\n  - php: install PHP `, `\n  - ruby: install Ruby `, `\n  - bun: (install Bun|not at) `, `\n  - deno: install Deno `,
 	} {
@@ -52,7 +53,8 @@ func TestDoctorForPrograms(t *testing.T) {
 		Machine  struct{ OS string }
 		Runtimes []struct {
 			ID, Version, Command, NativeLogs string
-			Concurrency                      int
+			Concurrency, Spares              int
+			FirstCall                        *struct{ WithSpareMs, WithoutSpareMs float64 }
 		}
 		Isolation string
 		Limits    []struct {
@@ -68,6 +70,9 @@ func TestDoctorForPrograms(t *testing.T) {
 		d.Runtimes[1].ID != "exec-1" || d.Runtimes[1].Command != "" || d.Runtimes[1].NativeLogs != "instance" {
 		t.Errorf("runtimes %+v", d.Runtimes)
 	}
+	if d.Runtimes[0].FirstCall != nil || d.Runtimes[1].Spares != 0 {
+		t.Errorf("runtimes %+v", d.Runtimes)
+	}
 	if d.Machine.OS != runtime.GOOS || len(d.Limits) != 5 || !d.Limits[4].Enforced || !regexp.MustCompile(`^(none|restricted|userns|full)$`).MatchString(d.Isolation) {
 		t.Errorf("%+v", d)
 	}
@@ -75,5 +80,41 @@ func TestDoctorForPrograms(t *testing.T) {
 		if m.Of == "" || m.Why == "" || m.Of == "node" {
 			t.Errorf("missing %+v", m)
 		}
+	}
+}
+
+// TestDoctorMeasures has it make first calls, in each language there is.
+func TestDoctorMeasures(t *testing.T) {
+	t.Parallel()
+	for _, key := range []string{"node", "bun", "deno", "python", "php", "ruby"} {
+		t.Run(key, func(t *testing.T) {
+			t.Parallel()
+			name := key
+			if key == "python" {
+				name = "python3"
+			}
+			p := command(t, pathWith(t, name), "doctor", "-json", "-measure")
+			code := p.exits(t)
+			var d struct {
+				Runtimes []struct {
+					ID        string
+					Spares    int
+					FirstCall *struct {
+						WithSpareMs, WithoutSpareMs float64
+						Error                       string
+					}
+				}
+			}
+			if err := json.Unmarshal([]byte(p.out.String()), &d); code != 0 || err != nil || len(d.Runtimes) == 0 {
+				t.Fatalf("exit code %d, %v\n%s%s", code, err, p.out.String(), p.log.String())
+			}
+			r := d.Runtimes[0]
+			if r.ID == "exec-1" || r.Spares == 0 {
+				t.Skipf("no spares of %s here", key)
+			}
+			if f := r.FirstCall; f == nil || f.Error != "" || f.WithSpareMs <= 0 || f.WithoutSpareMs <= 0 {
+				t.Errorf("%s: %+v, want first calls with a spare and without", r.ID, f)
+			}
+		})
 	}
 }
