@@ -149,8 +149,19 @@ func (w *worker[T]) start(ctx context.Context, c store.Claimed[T]) {
 	ctx, done := w.hold(ctx, c, false)
 	w.e.life.group.Go(func() {
 		defer done()
+		growStack(0)
 		w.handle(ctx, c)
 	})
+}
+
+// growStack makes room on the stack of a new goroutine at once. To do it bit by bit,
+// deep in calls whose frames are moved each time, costs more than a short execution.
+//
+//go:noinline
+func growStack(n int) byte {
+	var room [12 << 10]byte
+	room[n] = 1
+	return room[n/2]
 }
 
 // hold notes that a row is worked on, whose lease is renewed until done is
