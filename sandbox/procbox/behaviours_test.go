@@ -44,7 +44,7 @@ var fixtures = []fixture{
 	{"node", "node", "index.js", "main.mjs", nil, nil},
 	{"python", "python", "main.py", "main.py", nil, nil},
 	{"bun", "typescript", "index.ts", "main.mjs", nil, map[string]string{"restricted": "it needs /proc"}},
-	{"deno", "typescript", "index.ts", "main.mjs", nil, nil},
+	{"deno", "typescript", "index.ts", "main.mjs", nil, map[string]string{"restricted": "it needs /proc"}},
 	{"php", "php", "index.php", "main.php", map[string]string{"closed": worker, "given": worker}, nil},
 	{"ruby", "ruby", "index.rb", "main.rb", map[string]string{"closed": worker, "given": worker, "pids": "it waits until a process can be started"}, nil},
 	{"go", "go", "main.go", "main.go", map[string]string{

@@ -37,7 +37,8 @@ type language struct {
 	starts func(dir string) map[string]string
 	// reserves is how much memory a version reserves without using it.
 	reserves func(version string) int64
-	// proc: it does not start without /proc.
+	// proc: it needs /proc. Without, Bun does not start, and Deno's parser, which asks
+	// there for the size of its stack, ends the process in longer programs.
 	proc    bool
 	install string // what to install where it is missing
 }
@@ -62,7 +63,7 @@ var languages = []language{
 	},
 	{
 		key: "deno", commands: []string{"deno"}, probe: []string{"--version"},
-		argv: []string{"run", "--quiet", "--no-prompt", "--allow-all"}, file: "node.cjs",
+		argv: []string{"run", "--quiet", "--no-prompt", "--allow-all"}, file: "node.cjs", proc: true,
 		reserves: func(string) int64 { return 512 << 20 },
 		env:      denoCache, starts: denoCache,
 		install: "install Deno 2.0 or newer (command deno)",
