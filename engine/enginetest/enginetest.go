@@ -191,7 +191,8 @@ func (k *Kit) Advance(d time.Duration) {
 func (k *Kit) AdvanceTo(end time.Time) {
 	k.t.Helper()
 	if k.Clock == nil {
-		time.Sleep(time.Until(end))
+		bubble := k.Config().Clock
+		bubble.Sleep(bubble.Until(end))
 		synctest.Wait()
 		return
 	}

@@ -102,37 +102,38 @@ const laterRows = "SELECT x.seq FROM {{table}} x WHERE x.ready_at <= ?1 AND NOT 
 // laterColumn tells with each row that is claimed when the first of those is due.
 const laterColumn = "(SELECT ready_at FROM {{table}} WHERE ready_at IS NOT NULL AND NOT due ORDER BY ready_at LIMIT 1) AS later"
 
-// claim takes due rows into rows, and reads the given columns of them and
-// laterColumn. found returns how many they are, and that column. Rows that have
-// become due are marked when there are no others, or for the next claim.
-func (q queue) claim(ctx context.Context, p store.ClaimParams, columns string, rows any, found func() (n int, later int64)) error {
+// claim takes due rows and returns the given columns of them. Those that have become
+// due are marked when there are no others, or for the next claim; later returns
+// laterColumn of a row.
+func claim[R any](ctx context.Context, q queue, p store.ClaimParams, columns string, later func(*R) int64) (rows []R, err error) {
 	if p.Limit < 1 {
-		return nil
+		return nil, nil
 	}
 	d, now, until := q.s.dialect, millis(p.Now), millis(p.LeaseUntil)
 	tokens := strings.NewReplacer("{{table}}", `"`+q.s.prefix+q.name+`"`, "{{rank}}", q.rank)
 	run := func(into any, sql string, args ...any) error {
 		return q.statement(ctx, func() error { return q.scan(ctx, into, d.numbered(tokens.Replace(sql)), args...) })
 	}
-	mark := func() (any bool, err error) {
+	mark := func() (marked bool, err error) {
 		var seqs []int64
 		err = run(&seqs, "UPDATE {{table}} SET due = TRUE WHERE "+fmt.Sprintf(d.in, laterRows+d.due)+" RETURNING seq", now, markBatch)
 		return len(seqs) > 0, err
 	}
-	claim := shareRows + take + fmt.Sprintf(d.in, d.shares) + " RETURNING " + columns + ", " + laterColumn
-	if err := run(rows, claim, now, until, p.Limit, p.After); err != nil {
-		return err
+	text := shareRows + take + fmt.Sprintf(d.in, d.shares) + " RETURNING " + columns + ", " + laterColumn
+	if err := run(&rows, text, now, until, p.Limit, p.After); err != nil {
+		return nil, err
 	}
-	if n, later := found(); n > 0 {
-		if later != 0 && later <= now {
+	if len(rows) > 0 {
+		if at := later(&rows[0]); at != 0 && at <= now {
 			mark() // if it fails, the next claim does it
 		}
-		return nil
+		return rows, nil
 	}
 	if marked, err := mark(); err != nil || !marked && p.After == "" {
-		return err
+		return nil, err
 	}
-	return run(rows, claim, now, until, p.Limit, "")
+	err = run(&rows, text, now, until, p.Limit, "")
+	return rows, err
 }
 
 // change is new values for a row under a lease.
@@ -291,14 +292,8 @@ type claimedBuild struct {
 
 // Claim implements store.Queue.
 func (q builds) Claim(ctx context.Context, p store.ClaimParams) ([]store.Claimed[store.Deployment], error) {
-	var rows []claimedBuild
-	found := func() (n int, later int64) {
-		if n = len(rows); n > 0 {
-			later = rows[0].Later
-		}
-		return n, later
-	}
-	if err := q.claim(ctx, p, q.s.columns(&rows), &rows, found); err != nil {
+	rows, err := claim(ctx, q.queue, p, q.s.columns(new([]claimedBuild)), func(r *claimedBuild) int64 { return r.Later })
+	if err != nil {
 		return nil, failed("claim builds", err)
 	}
 	return convert(rows, func(r *claimedBuild) store.Claimed[store.Deployment] {
@@ -339,15 +334,9 @@ type claimedRun struct {
 
 // Claim implements store.Queue.
 func (q runs) Claim(ctx context.Context, p store.ClaimParams) ([]store.Claimed[store.Execution], error) {
-	var rows []claimedRun
-	found := func() (n int, later int64) {
-		if n = len(rows); n > 0 {
-			later = rows[0].Later
-		}
-		return n, later
-	}
-	columns := q.s.columns(&rows) + fmt.Sprintf(`, (SELECT p.sealed FROM "%spayloads" p WHERE p.project_id = {{table}}.project_id AND p.execution_id = {{table}}.id) AS sealed`, q.s.prefix)
-	if err := q.claim(ctx, p, columns, &rows, found); err != nil {
+	columns := q.s.columns(new([]claimedRun)) + fmt.Sprintf(`, (SELECT p.sealed FROM "%spayloads" p WHERE p.project_id = {{table}}.project_id AND p.execution_id = {{table}}.id) AS sealed`, q.s.prefix)
+	rows, err := claim(ctx, q.queue, p, columns, func(r *claimedRun) int64 { return r.Later })
+	if err != nil {
 		return nil, failed("claim runs", err)
 	}
 	return convert(rows, func(r *claimedRun) store.Claimed[store.Execution] {
