@@ -55,7 +55,7 @@ func command(t *testing.T, commands []string, args ...string) *exec.Cmd {
 func tour(runtime, log string) *regexp.Regexp {
 	return regexp.MustCompile(`^runtime      ` + runtime + `-[0-9.]+
 isolation    (none: the function is a process of this user; run only code you trust|[a-z]+: the function is shut in)
-(build        goes on.*\n)?build        ready after [0-9.]+[mµ]?s
+(build        goes on.*\n)?build        ready after ([0-9]+m)?[0-9.]+[mµ]?s
 first call   200 "Hello, world!" after [0-9.]+[mµ]?s
   its log    ` + log + `[0-9.]+
 second call  200 "Hello, world!" after [0-9.]+[mµ]?s
