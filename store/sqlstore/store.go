@@ -46,7 +46,7 @@ type Store struct {
 	db      *bun.DB // writes
 	prefix  string
 	dialect *dialect
-	inserts [2]string // see the func
+	inserts [3]string // see the func
 	close   func() error
 	lessor  func(time.Duration)
 
