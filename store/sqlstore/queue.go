@@ -137,51 +137,37 @@ func claim[R any](ctx context.Context, q queue, p store.ClaimParams, columns str
 // empty would read all of it.
 const held = "(coalesce(ready_at, 0) <> 0 AND status IN ('processing', 'building'))"
 
+// heldOf is held of a row by its alias.
+func heldOf(alias string) string {
+	return strings.NewReplacer("ready_at", alias+".ready_at", "status", alias+".status").Replace(held)
+}
+
 // change is new values for a row under a lease.
 type change struct {
 	lease  store.Lease
 	values []any
 }
 
-// writing is how changes are written, by databases that take arrays in one statement.
+// writing is how changes of as many rows are written, by databases that take arrays in
+// one statement. Both return the leases that hold a row.
 type writing struct {
 	columns []column // of the values
-	atOnce  string   // takes leaseColumns and columns, and returns the leases that hold a row
-	texts   []string // of each, which reports whether the lease held a row
-	each    func(ctx context.Context, r records, texts []string, c change) (bool, error)
+	atOnce  string   // takes leaseColumns and columns
+	texts   []string // of each
+	each    func(ctx context.Context, r records, texts []string, rows []change) ([]store.Lease, error)
 }
 
 // change writes values to rows that leases hold, and returns the leases that
 // hold none. Rows are written in the order of their keys, so that two changes
-// cannot lock each other out.
+// cannot lock each other out. The second change of one row follows.
 func (q queue) change(ctx context.Context, w writing, rows []change) (lost []store.Lease, err error) {
+	if len(rows) == 0 {
+		return nil, nil
+	}
 	rows = slices.Clone(rows)
 	slices.SortStableFunc(rows, func(a, b change) int {
 		return cmp.Or(strings.Compare(a.lease.Project, b.lease.Project), strings.Compare(a.lease.ID, b.lease.ID))
 	})
-	if len(rows) == 0 {
-		return nil, nil
-	}
-	if q.s.dialect.arrays {
-		return q.changeAtOnce(ctx, w, rows)
-	}
-	err = q.atomicWith(ctx, w.texts, func(ctx context.Context, r records) error {
-		lost = nil
-		for _, c := range rows {
-			if held, err := w.each(ctx, r, w.texts, c); err != nil {
-				return err
-			} else if !held {
-				lost = append(lost, c.lease)
-			}
-		}
-		return nil
-	})
-	return lost, err
-}
-
-// changeAtOnce changes rows in one statement, which takes each row once: the
-// second change of one row follows.
-func (q queue) changeAtOnce(ctx context.Context, w writing, rows []change) (lost []store.Lease, err error) {
 	first, rest := make([]change, 0, len(rows)), []change(nil)
 	for i, c := range rows {
 		if i > 0 && c.lease.Project == rows[i-1].lease.Project && c.lease.ID == rows[i-1].lease.ID {
@@ -190,36 +176,45 @@ func (q queue) changeAtOnce(ctx context.Context, w writing, rows []change) (lost
 			first = append(first, c)
 		}
 	}
-	var kept []struct {
-		ProjectID string
-		ID        string
-		Attempt   int
-	}
-	values := make([][]any, len(first))
-	for i, c := range first {
-		values[i] = append([]any{c.lease.Project, c.lease.ID, c.lease.Attempt}, c.values...)
-	}
-	err = q.statement(ctx, func() error {
-		kept = nil
-		return q.scan(ctx, &kept, w.atOnce, arrays(append(slices.Clone(leaseColumns), w.columns...), values)...)
-	})
+	kept, err := q.write(ctx, w, first)
 	if err != nil {
 		return nil, err
 	}
-	have := map[store.Lease]bool{}
-	for _, k := range kept {
-		have[store.Lease{Project: k.ProjectID, ID: k.ID, Attempt: k.Attempt}] = true
-	}
 	for _, c := range first {
-		if !have[c.lease] {
+		if len(kept) > 0 && kept[0] == c.lease {
+			kept = kept[1:]
+		} else {
 			lost = append(lost, c.lease)
 		}
 	}
-	if len(rest) > 0 {
-		more, err := q.change(ctx, w, rest)
-		return append(lost, more...), err
+	more, err := q.change(ctx, w, rest)
+	return append(lost, more...), err
+}
+
+// write writes changes of rows, each of another, and returns the leases that hold
+// one, in the same order.
+func (q queue) write(ctx context.Context, w writing, rows []change) (kept []store.Lease, err error) {
+	if !q.s.dialect.arrays {
+		err = q.atomicWith(ctx, w.texts, func(ctx context.Context, r records) (err error) {
+			kept, err = w.each(ctx, r, w.texts, rows)
+			return err
+		})
+		return kept, err
 	}
-	return lost, nil
+	values := make([][]any, len(rows))
+	for i, c := range rows {
+		values[i] = append([]any{c.lease.Project, c.lease.ID, c.lease.Attempt}, c.values...)
+	}
+	var found []struct{ N int }
+	err = q.statement(ctx, func() error {
+		found = nil
+		return q.scan(ctx, &found, w.atOnce, arrays(append(slices.Clone(leaseColumns), w.columns...), values)...)
+	})
+	slices.SortFunc(found, func(a, b struct{ N int }) int { return a.N - b.N })
+	for _, f := range found {
+		kept = append(kept, rows[f.N-1].lease)
+	}
+	return kept, err
 }
 
 // leaseColumns are what a change begins with.
@@ -234,19 +229,23 @@ func (q queue) writing(columns []column) writing {
 	return writing{
 		columns: columns,
 		atOnce: q.changed(columns) + fmt.Sprintf(`, changed AS (
-  UPDATE "%s" AS q SET %s FROM v WHERE `+heldAtOnce("TRUE")+` RETURNING v.project_id, v.id, v.attempt
-) SELECT * FROM changed`, q.s.prefix+q.name, assigned(columns)),
-		texts: []string{fmt.Sprintf(`UPDATE "%s" SET %s WHERE `+q.heldEach(), q.s.prefix+q.name, strings.Join(set, ", "))},
-		each: func(ctx context.Context, r records, texts []string, c change) (bool, error) {
-			n, err := r.exec(ctx, texts[0], append(slices.Clone(c.values), c.lease.Project, c.lease.ID, c.lease.Attempt)...)
-			return n > 0, err
+  UPDATE "%s" AS q SET %s FROM v WHERE `+heldAtOnce("TRUE")+` RETURNING v.n
+) SELECT n FROM changed`, q.s.prefix+q.name, assigned(columns)),
+		texts: []string{fmt.Sprintf(`UPDATE "%s" SET %s WHERE seq = (SELECT e.seq FROM "%s" e WHERE e.project_id = ? AND e.id = ?) AND attempt = ? AND `+held,
+			q.s.prefix+q.name, strings.Join(set, ", "), q.s.prefix+q.of)},
+		each: func(ctx context.Context, r records, texts []string, rows []change) (kept []store.Lease, err error) {
+			for _, c := range rows {
+				n, err := r.exec(ctx, texts[0], append(slices.Clone(c.values), c.lease.Project, c.lease.ID, c.lease.Attempt)...)
+				if err != nil {
+					return nil, err
+				}
+				if n > 0 {
+					kept = append(kept, c.lease)
+				}
+			}
+			return kept, nil
 		},
 	}
-}
-
-// heldEach is the condition that a row is a lease's.
-func (q queue) heldEach() string {
-	return fmt.Sprintf(`seq = (SELECT e.seq FROM "%s" e WHERE e.project_id = ? AND e.id = ?) AND attempt = ? AND `, q.s.prefix+q.of) + held
 }
 
 // changed begins a statement with the changes v and the sequences of their rows.
@@ -256,7 +255,7 @@ func (q queue) heldEach() string {
 func (q queue) changed(columns []column) string {
 	all := append(slices.Clone(leaseColumns), columns...)
 	return fmt.Sprintf(`WITH v AS MATERIALIZED (
-  SELECT u.*, (SELECT e.seq FROM "%s" e WHERE e.project_id = u.project_id AND e.id = u.id) AS seq, TRUE AS held FROM %s AS u (%s)
+  SELECT u.*, (SELECT e.seq FROM "%s" e WHERE e.project_id = u.project_id AND e.id = u.id) AS seq, TRUE AS held FROM %s WITH ORDINALITY AS u (%s, n)
 )`, q.s.prefix+q.of, unnest(all, 1), names(all))
 }
 
@@ -265,7 +264,7 @@ func (q queue) changed(columns []column) string {
 // would make a planner expect a single row, and then compare each with all others.
 func heldAtOnce(which string) string {
 	return "q.seq = ANY(ARRAY(SELECT seq FROM v WHERE " + which + ")) AND q.seq = v.seq AND q.attempt = v.attempt AND " +
-		strings.NewReplacer("ready_at", "q.ready_at", "status", "q.status").Replace(held) + " = v.held"
+		heldOf("q") + " = v.held"
 }
 
 // assigned sets columns to those of v.

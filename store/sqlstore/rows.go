@@ -238,7 +238,7 @@ func items[T any](s string) []T {
 	return out
 }
 
-// document is a record of plain fields as a column.
+// document is a record or list of plain fields as JSON.
 func document[T any](v T) string {
 	b, _ := json.Marshal(v) // plain fields always can
 	return string(b)

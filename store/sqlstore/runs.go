@@ -2,7 +2,6 @@ package sqlstore
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -58,13 +57,9 @@ func (q runs) executions(ctx context.Context, rows []claimedRun) ([]store.Claime
 	for i, r := range rows {
 		seqs[i] = r.Seq
 	}
-	set, err := json.Marshal(seqs)
-	if err != nil {
-		return nil, err
-	}
 	var found []executionRow
 	text := fmt.Sprintf(`SELECT %s FROM "%sexecutions" e WHERE e.seq %s`, q.s.columns(&found), q.s.prefix, q.s.dialect.numbered(q.s.dialect.among))
-	if err := q.scan(ctx, &found, text, string(set)); err != nil {
+	if err := q.scan(ctx, &found, text, document(seqs)); err != nil {
 		return nil, err
 	}
 	bySeq := make(map[int64]*executionRow, len(found))
@@ -117,11 +112,14 @@ func (q runs) settling() writing {
 	for i, c := range settledColumns {
 		set[i] = c.name + " = ?"
 	}
-	leave := `DELETE FROM "%[1]sruns" WHERE ` + q.heldEach()
-	stay := `UPDATE "%[1]sruns" SET status = ?, ready_at = ?, due = ?, gate = 0, paid = FALSE WHERE ` + q.heldEach()
-	write := `UPDATE "%[1]sexecutions" SET ` + strings.Join(set, ", ") + `, attempt = ? WHERE project_id = ? AND id = ?`
-	drop := `DELETE FROM "%[1]spayloads" WHERE seq = (SELECT e.seq FROM "%[1]sexecutions" e WHERE e.project_id = ? AND e.id = ?)`
-	texts := []string{leave, stay, write, drop}
+	// CROSS JOIN keeps the order.
+	find := `SELECT v.key AS n, q.seq FROM json_each(?) v CROSS JOIN "%[1]sexecutions" e ON e.project_id = v.value ->> 0 AND e.id = v.value ->> 1
+CROSS JOIN "%[1]sruns" q ON q.seq = e.seq AND q.attempt = v.value ->> 2 WHERE ` + heldOf("q")
+	write := `UPDATE "%[1]sexecutions" SET ` + strings.Join(set, ", ") + `, attempt = ? WHERE seq = ?`
+	stay := `UPDATE "%[1]sruns" SET status = ?, ready_at = ?, due = ?, gate = 0, paid = FALSE WHERE seq = ?`
+	leave := `DELETE FROM "%[1]sruns" WHERE seq IN (SELECT value FROM json_each(?))`
+	drop := `DELETE FROM "%[1]spayloads" WHERE seq IN (SELECT value FROM json_each(?))`
+	texts := []string{find, write, stay, leave, drop}
 	for i, t := range texts {
 		texts[i] = fmt.Sprintf(t, q.s.prefix)
 	}
@@ -135,28 +133,48 @@ func (q runs) settling() writing {
   DELETE FROM "%[1]spayloads" WHERE seq = ANY(ARRAY(SELECT seq FROM gone))
 ), written AS (
   UPDATE "%[1]sexecutions" AS e SET %[2]s, attempt = v.attempt FROM v
-  WHERE e.seq = ANY(ARRAY(SELECT seq FROM gone UNION ALL SELECT seq FROM kept)) AND e.seq = v.seq RETURNING v.project_id, v.id, v.attempt
-) SELECT * FROM written`, q.s.prefix, assigned(settledColumns)),
+  WHERE e.seq = ANY(ARRAY(SELECT seq FROM gone UNION ALL SELECT seq FROM kept)) AND e.seq = v.seq RETURNING v.n
+) SELECT n FROM written`, q.s.prefix, assigned(settledColumns)),
 		texts: texts,
 		each:  settleEach,
 	}
 }
 
-// settleEach writes one settlement by the statements of settling.
-func settleEach(ctx context.Context, r records, texts []string, c change) (held bool, err error) {
-	l, settled, queued := c.lease, c.values[:len(settledColumns)], c.values[len(settledColumns):]
-	leaves := queued[len(queued)-1].(bool)
-	var n int64
-	if leaves {
-		n, err = r.exec(ctx, texts[0], l.Project, l.ID, l.Attempt)
-	} else {
-		n, err = r.exec(ctx, texts[1], settled[0], queued[0], queued[1], l.Project, l.ID, l.Attempt)
+// settleEach writes settlements by the statements of settling.
+func settleEach(ctx context.Context, r records, texts []string, rows []change) (kept []store.Lease, err error) {
+	find, write, stay, leave, drop := texts[0], texts[1], texts[2], texts[3], texts[4]
+	keys := make([][3]any, len(rows))
+	for i, c := range rows {
+		keys[i] = [3]any{c.lease.Project, c.lease.ID, c.lease.Attempt}
 	}
-	if err != nil || n == 0 {
-		return false, err
+	var found []struct {
+		N   int
+		Seq int64
 	}
-	if _, err = r.exec(ctx, texts[2], append(slices.Clone(settled), l.Attempt, l.Project, l.ID)...); err == nil && leaves {
-		_, err = r.exec(ctx, texts[3], l.Project, l.ID)
+	if err := r.scan(ctx, &found, find, document(keys)); err != nil {
+		return nil, err
 	}
-	return true, err
+	var gone []int64
+	for _, f := range found {
+		c := rows[f.N]
+		settled, queued := c.values[:len(settledColumns)], c.values[len(settledColumns):]
+		if _, err := r.exec(ctx, write, append(slices.Clone(settled), c.lease.Attempt, f.Seq)...); err != nil {
+			return nil, err
+		}
+		if leaves := queued[2].(bool); leaves {
+			gone = append(gone, f.Seq)
+		} else if _, err := r.exec(ctx, stay, settled[0], queued[0], queued[1], f.Seq); err != nil {
+			return nil, err
+		}
+		kept = append(kept, c.lease)
+	}
+	if len(gone) == 0 {
+		return kept, nil
+	}
+	for _, text := range []string{leave, drop} {
+		if _, err := r.exec(ctx, text, document(gone)); err != nil {
+			return nil, err
+		}
+	}
+	return kept, nil
 }
