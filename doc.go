@@ -62,5 +62,6 @@
 // # Stability
 //
 // The module is before version 1: names may change. Tables are migrated
-// forward by every version; two neighbouring versions can share a database.
+// forward by every version; two neighbouring versions can share a database,
+// unless the changelog says otherwise.
 package fnkit

@@ -23,7 +23,7 @@ type claimedBuild struct {
 
 // Claim implements store.Queue.
 func (q builds) Claim(ctx context.Context, p store.ClaimParams) ([]store.Claimed[store.Deployment], error) {
-	rows, err := claim(ctx, q.queue, p, q.s.columns(new([]claimedBuild)), func(r *claimedBuild) int64 { return r.Later })
+	rows, err := claim(ctx, q.queue, p, q.claiming(q.s.columns(new([]claimedBuild), ""), ""), func(r *claimedBuild) int64 { return r.Later })
 	if err != nil {
 		return nil, failed("claim builds", err)
 	}

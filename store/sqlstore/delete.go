@@ -20,12 +20,13 @@ func (r records) DeleteFunction(ctx context.Context, project, id string) (blobs 
 	if _, err := r.FunctionRevision(ctx, project, id); err != nil {
 		return nil, failed("delete function", err)
 	}
-	if r.in == nil {
-		if err := r.drain(ctx, project, "function_id = ?", id); err != nil {
-			return nil, failed("delete executions", err)
-		}
+	if err := r.drain(ctx, project, "function_id = ?", id); err != nil {
+		return nil, failed("delete executions", err)
 	}
 	err = r.atomic(ctx, func(ctx context.Context, r records) (err error) {
+		if err := r.drain(ctx, project, "function_id = ?", id); err != nil { // what was accepted meanwhile
+			return err
+		}
 		blobs, err = r.deleteFunction(ctx, project, id)
 		return err
 	})
@@ -36,12 +37,12 @@ func (r records) DeleteFunction(ctx context.Context, project, id string) (blobs 
 func (r records) drain(ctx context.Context, project, which string, args ...any) error {
 	for n := deleteBatch; n == deleteBatch; {
 		err := r.atomic(ctx, func(ctx context.Context, r records) error {
-			var ids []string
-			err := r.r.NewSelect().TableExpr("?", r.s.table("executions")).Column("id").Where("project_id = ?", project).Where(which, args...).Limit(deleteBatch).Scan(ctx, &ids)
-			if n = len(ids); err != nil || n == 0 {
+			var rows []execution
+			err := r.r.NewSelect().TableExpr("?", r.s.table("executions")).Column("seq", "id").Where("project_id = ?", project).Where(which, args...).Limit(deleteBatch).Scan(ctx, &rows)
+			if n = len(rows); err != nil || n == 0 {
 				return err
 			}
-			return r.deleteExecutions(ctx, project, ids)
+			return r.deleteExecutions(ctx, project, rows)
 		})
 		if err != nil {
 			return err
@@ -50,34 +51,32 @@ func (r records) drain(ctx context.Context, project, which string, args ...any) 
 	return nil
 }
 
+// execution names one by what its rows in other tables know it by.
+type execution struct {
+	Seq int64
+	ID  string
+}
+
 // deleteExecutions removes executions with all they have.
-func (r records) deleteExecutions(ctx context.Context, project string, ids []string) error {
-	for _, table := range []string{"runs", "payloads"} {
-		_, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE seq IN (SELECT seq FROM ? WHERE project_id = ? AND id IN (?))", r.s.table(table), r.s.table("executions"), project, bun.List(ids))
-		if err != nil {
+func (r records) deleteExecutions(ctx context.Context, project string, rows []execution) error {
+	seqs := convert(rows, func(x *execution) int64 { return x.Seq })
+	for _, table := range []string{"runs", "payloads", "executions"} {
+		if _, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE seq IN (?)", r.s.table(table), bun.List(seqs)); err != nil {
 			return err
 		}
 	}
+	ids := convert(rows, func(x *execution) string { return x.ID })
 	_, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND kind = ? AND id IN (?)", r.s.table("logs"), project, string(store.ExecutionLog), bun.List(ids))
-	if err != nil {
-		return err
-	}
-	_, err = r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND id IN (?)", r.s.table("executions"), project, bun.List(ids))
 	return err
 }
 
-// deleteFunction removes the rows of a function from every table, and returns
-// the keys of the blobs that its deployments held.
+// deleteFunction removes the rows of a function, but for executions, and returns the
+// keys of the blobs that its deployments held.
 func (r records) deleteFunction(ctx context.Context, project, id string) (blobs []string, err error) {
-	for _, l := range []struct {
-		kind  store.LogKind
-		table string
-	}{{store.BuildLog, "deployments"}, {store.ExecutionLog, "executions"}} {
-		_, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND kind = ? AND id IN (SELECT id FROM ? WHERE project_id = ? AND function_id = ?)",
-			r.s.table("logs"), project, string(l.kind), r.s.table(l.table), project, id)
-		if err != nil {
-			return nil, failed("delete logs", err)
-		}
+	_, err = r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND kind = ? AND id IN (SELECT id FROM ? WHERE project_id = ? AND function_id = ?)",
+		r.s.table("logs"), project, string(store.BuildLog), r.s.table("deployments"), project, id)
+	if err != nil {
+		return nil, failed("delete logs", err)
 	}
 	// Names of its lanes' rates and of these keys begin with the function and "/", which "0" follows.
 	if _, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND (name = ? OR name >= ? AND name < ?)", r.s.table("rates"), project, id, id+"/", id+"0"); err != nil {
@@ -87,16 +86,8 @@ func (r records) deleteFunction(ctx context.Context, project, id string) (blobs 
 		r.s.table("keys"), project, string(store.ExecutionKey), id+"/", id+"0"); err != nil {
 		return nil, failed("delete keys", err)
 	}
-	for _, table := range []string{"runs", "payloads"} {
-		_, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE seq IN (SELECT seq FROM ? WHERE project_id = ? AND function_id = ?)", r.s.table(table), r.s.table("executions"), project, id)
-		if err != nil {
-			return nil, failed("delete "+table, err)
-		}
-	}
-	for _, table := range []string{"executions", "variables"} {
-		if _, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND function_id = ?", r.s.table(table), project, id); err != nil {
-			return nil, failed("delete "+table, err)
-		}
+	if _, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND function_id = ?", r.s.table("variables"), project, id); err != nil {
+		return nil, failed("delete variables", err)
 	}
 	var held []struct{ SourceBlob, ArtefactBlob string }
 	err = r.w.NewRaw("DELETE FROM ? WHERE project_id = ? AND function_id = ? RETURNING source_blob, artefact_blob", r.s.table("deployments"), project, id).Scan(ctx, &held)

@@ -33,8 +33,6 @@ type dialect struct {
 	due, shares string
 	// in is the condition that a sequence is one of a query's.
 	in string
-	// among ends the condition that a sequence is one of a JSON array.
-	among string
 	// contains is the condition that a column contains a text.
 	contains string
 	// mark begins a numbered parameter.
@@ -67,7 +65,6 @@ CREATE TRIGGER {{prefix}}listens_deleted AFTER DELETE ON {{prefix}}functions BEG
 	},
 	shares:   "SELECT e.seq FROM share AS p CROSS JOIN {{table}} e WHERE e.seq IN (" + rowsOfProject + ")",
 	in:       "seq IN (%s)",
-	among:    "IN (SELECT value FROM json_each(?1))",
 	contains: "instr(%s, ?) > 0",
 	mark:     "?",
 }
@@ -97,7 +94,6 @@ CREATE TRIGGER {{prefix}}listens AFTER INSERT OR DELETE OR UPDATE OF events ON {
 	shares: "SELECT e.seq FROM share AS p CROSS JOIN LATERAL (" + rowsOfProject + " FOR UPDATE SKIP LOCKED) e",
 	// Not IN: the planner may join a query with the whole table.
 	in:       "seq = ANY(ARRAY(%s))",
-	among:    "= ANY(ARRAY(SELECT CAST(value AS BIGINT) FROM json_array_elements_text(CAST(?1 AS json))))",
 	contains: "strpos(%s, ?) > 0",
 	mark:     "$",
 	arrays:   true,

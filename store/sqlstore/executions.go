@@ -89,7 +89,7 @@ func (r records) appendAtOnce(ctx context.Context, rows []store.Execution) error
 	text, columns := `INSERT INTO "%[1]sexecutions" (%[2]s) SELECT * FROM %[4]s`, executionColumns
 	queued := slices.ContainsFunc(rows, func(x store.Execution) bool { return inQueue(&x) })
 	if queued {
-		text = `WITH u AS MATERIALIZED (SELECT nextval('"%[1]sexecutions_seq_seq"') AS seq, u.* FROM %[4]s AS u (%[5]s)),
+		text = `WITH u AS MATERIALIZED (SELECT nextval((SELECT pg_get_serial_sequence('"%[1]sexecutions"', 'seq')::regclass)) AS seq, u.* FROM %[4]s AS u (%[5]s)),
 x AS (INSERT INTO "%[1]sexecutions" (seq, %[2]s) SELECT seq, %[2]s FROM u),
 p AS (INSERT INTO "%[1]spayloads" (seq, sealed) SELECT seq, long FROM u WHERE long IS NOT NULL)
 INSERT INTO "%[1]sruns" (seq, %[3]s) SELECT seq, %[3]s FROM u WHERE queued`
@@ -183,7 +183,7 @@ func (r records) DeleteExecution(ctx context.Context, project, function, id stri
 		if err := r.deleteIf(ctx, x.Seq, bun.List(statuses)); err != nil {
 			return failed("delete execution", err)
 		}
-		return failed("delete execution", r.deleteExecutions(ctx, project, []string{id}))
+		return failed("delete execution", r.deleteExecutions(ctx, project, []execution{{x.Seq, id}}))
 	})
 }
 

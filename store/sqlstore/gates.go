@@ -90,7 +90,7 @@ func (r records) putBack(ctx context.Context, seq int64, lease store.Lease, at t
 	if err := r.setGate(ctx, seq, lease, "status = 'waiting', due = FALSE, "+set, args...); err != nil {
 		return err
 	}
-	_, err := r.w.ExecContext(ctx, "UPDATE ? SET status = 'waiting', updated_at = ? WHERE seq = ?", r.s.table("executions"), millis(at), seq)
+	_, err := r.w.ExecContext(ctx, "UPDATE ? SET updated_at = ? WHERE seq = ?", r.s.table("executions"), millis(at), seq)
 	return err
 }
 

@@ -98,25 +98,43 @@ const laterRows = "SELECT x.seq FROM {{table}} x WHERE x.ready_at <= ?1 AND NOT 
 // laterColumn tells with each row that is claimed when the first of those is due.
 const laterColumn = "(SELECT ready_at FROM {{table}} WHERE ready_at IS NOT NULL AND NOT due ORDER BY ready_at LIMIT 1) AS later"
 
-// claim takes due rows and returns the given columns of them. Those that have become
-// due are marked when there are no others, or for the next claim; later returns
-// laterColumn of a row.
-func claim[R any](ctx context.Context, q queue, p store.ClaimParams, columns string, later func(*R) int64) (rows []R, err error) {
+// claiming are the statements of a claim: what takes rows, and what marks rows that
+// have become due.
+type claiming struct{ take, mark string }
+
+// claiming returns those for the given columns of the queue's table. If then is not
+// empty, it is a query of what was taken, for databases that have such.
+func (q queue) claiming(columns, then string) claiming {
+	d := q.s.dialect
+	text := take + fmt.Sprintf(d.in, d.shares) + " RETURNING " + columns + ", " + laterColumn
+	if then == "" {
+		text = shareRows + text
+	} else {
+		text = shareRows + ", taken AS (" + text + ") " + then
+	}
+	tokens := strings.NewReplacer("{{table}}", `"`+q.s.prefix+q.name+`"`, "{{rank}}", q.rank)
+	return claiming{
+		take: d.numbered(tokens.Replace(text)),
+		mark: d.numbered(tokens.Replace("UPDATE {{table}} SET due = TRUE WHERE " + fmt.Sprintf(d.in, laterRows+d.due) + " RETURNING seq")),
+	}
+}
+
+// claim takes due rows. Those that have become due are marked when there are no
+// others, or for the next claim; later returns laterColumn of a row.
+func claim[R any](ctx context.Context, q queue, p store.ClaimParams, by claiming, later func(*R) int64) (rows []R, err error) {
 	if p.Limit < 1 {
 		return nil, nil
 	}
-	d, now, until := q.s.dialect, millis(p.Now), millis(p.LeaseUntil)
-	tokens := strings.NewReplacer("{{table}}", `"`+q.s.prefix+q.name+`"`, "{{rank}}", q.rank)
-	run := func(into any, sql string, args ...any) error {
-		return q.statement(ctx, func() error { return q.scan(ctx, into, d.numbered(tokens.Replace(sql)), args...) })
+	now := millis(p.Now)
+	take := func(after string) error {
+		return q.statement(ctx, func() error { return q.scan(ctx, &rows, by.take, now, millis(p.LeaseUntil), p.Limit, after) })
 	}
 	mark := func() (marked bool, err error) {
 		var seqs []int64
-		err = run(&seqs, "UPDATE {{table}} SET due = TRUE WHERE "+fmt.Sprintf(d.in, laterRows+d.due)+" RETURNING seq", now, markBatch)
+		err = q.statement(ctx, func() error { return q.scan(ctx, &seqs, by.mark, now, markBatch) })
 		return len(seqs) > 0, err
 	}
-	text := shareRows + take + fmt.Sprintf(d.in, d.shares) + " RETURNING " + columns + ", " + laterColumn
-	if err := run(&rows, text, now, until, p.Limit, p.After); err != nil {
+	if err := take(p.After); err != nil {
 		return nil, err
 	}
 	if len(rows) > 0 {
@@ -128,7 +146,7 @@ func claim[R any](ctx context.Context, q queue, p store.ClaimParams, columns str
 	if marked, err := mark(); err != nil || !marked && p.After == "" {
 		return nil, err
 	}
-	err = run(&rows, text, now, until, p.Limit, "")
+	err = take("")
 	return rows, err
 }
 
@@ -222,17 +240,13 @@ var leaseColumns = []column{{"project_id", "text"}, {"id", "text"}, {"attempt", 
 
 // writing is how columns of the queue's table are written.
 func (q queue) writing(columns []column) writing {
-	set := make([]string, len(columns))
-	for i, c := range columns {
-		set[i] = c.name + " = ?"
-	}
 	return writing{
 		columns: columns,
 		atOnce: q.changed(columns) + fmt.Sprintf(`, changed AS (
   UPDATE "%s" AS q SET %s FROM v WHERE `+heldAtOnce("TRUE")+` RETURNING v.n
 ) SELECT n FROM changed`, q.s.prefix+q.name, assigned(columns)),
 		texts: []string{fmt.Sprintf(`UPDATE "%s" SET %s WHERE seq = (SELECT e.seq FROM "%s" e WHERE e.project_id = ? AND e.id = ?) AND attempt = ? AND `+held,
-			q.s.prefix+q.name, strings.Join(set, ", "), q.s.prefix+q.of)},
+			q.s.prefix+q.name, marked(columns), q.s.prefix+q.of)},
 		each: func(ctx context.Context, r records, texts []string, rows []change) (kept []store.Lease, err error) {
 			for _, c := range rows {
 				n, err := r.exec(ctx, texts[0], append(slices.Clone(c.values), c.lease.Project, c.lease.ID, c.lease.Attempt)...)
@@ -267,7 +281,15 @@ func heldAtOnce(which string) string {
 		heldOf("q") + " = v.held"
 }
 
-// assigned sets columns to those of v.
+// marked sets columns to parameters, assigned to those of v.
+func marked(columns []column) string {
+	set := make([]string, len(columns))
+	for i, c := range columns {
+		set[i] = c.name + " = ?"
+	}
+	return strings.Join(set, ", ")
+}
+
 func assigned(columns []column) string {
 	set := make([]string, len(columns))
 	for i, c := range columns {

@@ -39,14 +39,16 @@ FROM ?0 f WHERE f.seq > ?4 ORDER BY f.seq LIMIT ?5`,
 // of a function's executions by status; which of them go first is left to it:
 // an order would sort all there are.
 func (s *Store) DeleteExecutions(ctx context.Context, project, function string, before time.Time, limit int, statuses ...store.ExecutionStatus) (n int, err error) {
+	of := convert(statuses, func(s *store.ExecutionStatus) any { return string(*s) })
+	which := listing{queued: queuedStatuses}.byStatus(where(s.status()+" IN (?)", bun.List(of)), of)
 	err = s.atomic(ctx, func(ctx context.Context, r records) error {
-		var ids []string
-		err := r.w.NewRaw("SELECT id FROM ? WHERE project_id = ? AND function_id = ? AND status IN (?) AND created_at < ? AND updated_at < ? LIMIT ?"+s.dialect.due,
-			s.table("executions"), project, function, bun.List(statuses), millis(before), millis(before), limit).Scan(ctx, &ids)
-		if n = len(ids); err != nil || n == 0 {
+		var rows []execution
+		args := append(append([]any{s.table("executions"), project, function}, which.args...), millis(before), millis(before), limit)
+		err := r.w.NewRaw("SELECT seq, id FROM ? AS e WHERE project_id = ? AND function_id = ? AND "+which.sql+" AND created_at < ? AND updated_at < ? LIMIT ?"+s.dialect.due, args...).Scan(ctx, &rows)
+		if n = len(rows); err != nil || n == 0 {
 			return err
 		}
-		return r.deleteExecutions(ctx, project, ids)
+		return r.deleteExecutions(ctx, project, rows)
 	})
 	if err != nil {
 		return 0, failed("delete executions", err)

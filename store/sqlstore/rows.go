@@ -150,7 +150,7 @@ func (r *variableRow) record() store.Variable {
 }
 
 // executionRow is a row of "executions"; what is only scanned is that of its row in
-// "runs" while it has one.
+// "runs" while it has one. Nobody knows the Losses of one that has none any more.
 type executionRow struct {
 	bun.BaseModel      `bun:"alias:e"`
 	Seq                int64 `bun:",pk,autoincrement"`
@@ -192,12 +192,13 @@ func (r *executionRow) record() store.Execution {
 	}
 }
 
-// columns are the names of the columns of rows, a pointer to a slice of them.
-// Statements name them, because a later version may have added others.
-func (s *Store) columns(rows any) string {
+// columns are the names of the columns of rows, a pointer to a slice of them, each
+// after the same words. Statements name them, because a later version may have added
+// others.
+func (s *Store) columns(rows any, of string) string {
 	var all []string
 	for _, f := range s.db.Table(reflect.TypeOf(rows).Elem().Elem()).Fields {
-		all = append(all, f.Name)
+		all = append(all, of+f.Name)
 	}
 	return strings.Join(all, ", ")
 }

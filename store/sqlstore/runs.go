@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/fnkit/fnkit/store"
 )
@@ -14,7 +13,7 @@ import (
 // claim writes it; "executions", which has the indexes of lists, is written when
 // the execution is accepted and when it is settled. Meanwhile status, attempt,
 // ready_at and losses are those of "runs". Who changes both locks the row of
-// "runs" first.
+// "runs" first; but who removes what is old has found the execution first.
 
 // Runs implements store.Store and store.Tx.
 func (r records) Runs() store.Queue[store.Execution] {
@@ -29,55 +28,61 @@ func inQueue(x *store.Execution) bool {
 	return !x.ReadyAt.IsZero() || x.Payload != nil || x.Status == store.ExecutionDead
 }
 
-// claimedRun is a row that was claimed.
+// claimedRun is an execution that was claimed.
 type claimedRun struct {
-	Seq     int64
-	Attempt int
-	ReadyAt int64
-	Losses  int
-	Sealed  []byte
-	Later   int64 `bun:",nullzero"`
+	executionRow `bun:",extend"`
+	Sealed       []byte `bun:",scanonly"`
+	Later        int64  `bun:",scanonly,nullzero"`
 }
 
 // Claim implements store.Queue.
 func (q runs) Claim(ctx context.Context, p store.ClaimParams) ([]store.Claimed[store.Execution], error) {
-	columns := fmt.Sprintf(`seq, attempt, ready_at, losses, coalesce(sealed, (SELECT p.sealed FROM "%spayloads" p WHERE p.seq = {{table}}.seq)) AS sealed`, q.s.prefix)
-	rows, err := claim(ctx, q.queue, p, columns, func(r *claimedRun) int64 { return r.Later })
-	if err != nil || len(rows) == 0 {
+	rows, err := q.claim(ctx, p)
+	if err != nil {
 		return nil, failed("claim runs", err)
 	}
-	claimed, err := q.executions(ctx, rows)
-	return claimed, failed("claim runs", err)
+	return convert(rows, func(r *claimedRun) store.Claimed[store.Execution] {
+		r.Status = string(store.ExecutionProcessing)
+		x := r.record()
+		x.Payload = r.Sealed
+		return store.Claimed[store.Execution]{Lease: store.Lease{Project: x.Project, ID: x.ID, Attempt: x.Attempt}, Row: x}
+	}), nil
 }
 
-// executions reads the executions of claimed rows. One that was deleted meanwhile
-// is none.
-func (q runs) executions(ctx context.Context, rows []claimedRun) ([]store.Claimed[store.Execution], error) {
-	seqs := make([]int64, len(rows))
-	for i, r := range rows {
-		seqs[i] = r.Seq
+// claim takes rows of the queue and reads their executions, in one statement or in
+// one transaction: what is cut off in between is not claimed.
+func (q runs) claim(ctx context.Context, p store.ClaimParams) (rows []claimedRun, err error) {
+	later := func(r *claimedRun) int64 { return r.Later }
+	columns := fmt.Sprintf(`seq, attempt, ready_at, losses, coalesce(sealed, (SELECT p.sealed FROM "%spayloads" p WHERE p.seq = {{table}}.seq)) AS sealed`, q.s.prefix)
+	wide := q.s.columns(new([]executionRow), "e.")
+	if q.s.dialect.arrays {
+		then := fmt.Sprintf(`SELECT %s, t.attempt, t.ready_at, t.losses, t.sealed, t.later FROM taken t
+JOIN "%sexecutions" e ON e.seq = t.seq AND e.seq = ANY(ARRAY(SELECT seq FROM taken))`, wide, q.s.prefix)
+		return claim(ctx, q.queue, p, q.claiming(columns, then), later)
 	}
-	var found []executionRow
-	text := fmt.Sprintf(`SELECT %s FROM "%sexecutions" e WHERE e.seq %s`, q.s.columns(&found), q.s.prefix, q.s.dialect.numbered(q.s.dialect.among))
-	if err := q.scan(ctx, &found, text, document(seqs)); err != nil {
-		return nil, err
-	}
-	bySeq := make(map[int64]*executionRow, len(found))
-	for i := range found {
-		bySeq[found[i].Seq] = &found[i]
-	}
-	claimed := make([]store.Claimed[store.Execution], 0, len(found))
-	for _, r := range rows {
-		e := bySeq[r.Seq]
-		if e == nil {
-			continue
+	by := q.claiming(columns, "")
+	read := fmt.Sprintf(`SELECT %s FROM json_each(?) v CROSS JOIN "%sexecutions" e ON e.seq = v.value ORDER BY v.key`, wide, q.s.prefix)
+	err = q.atomicWith(ctx, []string{by.take, by.mark, read}, func(ctx context.Context, r records) error {
+		within := q.queue
+		within.records = r
+		if rows, err = claim(ctx, within, p, by, later); err != nil || len(rows) == 0 {
+			return err
 		}
-		e.Status, e.Attempt, e.ReadyAt, e.Losses = string(store.ExecutionProcessing), r.Attempt, r.ReadyAt, r.Losses
-		x := e.record()
-		x.Payload = r.Sealed
-		claimed = append(claimed, store.Claimed[store.Execution]{Lease: store.Lease{Project: x.Project, ID: x.ID, Attempt: x.Attempt}, Row: x})
-	}
-	return claimed, nil
+		seqs := make([]int64, len(rows))
+		for i, r := range rows {
+			seqs[i] = r.Seq
+		}
+		var found []executionRow
+		if err := r.scan(ctx, &found, read, document(seqs)); err != nil {
+			return err
+		}
+		for i, e := range found { // each of them: who deletes an execution takes it from the queue first
+			e.Attempt, e.ReadyAt, e.Losses = rows[i].Attempt, rows[i].ReadyAt, rows[i].Losses
+			rows[i].executionRow = e
+		}
+		return nil
+	})
+	return rows, err
 }
 
 // settledColumns are what Settle writes of an execution, besides the attempt.
@@ -108,14 +113,10 @@ func (q runs) Settle(ctx context.Context, rows []store.Settlement[store.Executio
 // settling is how settlementColumns are written. What leaves the queue loses its
 // payload; what stays has to be admitted again.
 func (q runs) settling() writing {
-	set := make([]string, len(settledColumns))
-	for i, c := range settledColumns {
-		set[i] = c.name + " = ?"
-	}
-	// CROSS JOIN keeps the order.
+	// CROSS JOIN keeps the order of the tables.
 	find := `SELECT v.key AS n, q.seq FROM json_each(?) v CROSS JOIN "%[1]sexecutions" e ON e.project_id = v.value ->> 0 AND e.id = v.value ->> 1
-CROSS JOIN "%[1]sruns" q ON q.seq = e.seq AND q.attempt = v.value ->> 2 WHERE ` + heldOf("q")
-	write := `UPDATE "%[1]sexecutions" SET ` + strings.Join(set, ", ") + `, attempt = ? WHERE seq = ?`
+CROSS JOIN "%[1]sruns" q ON q.seq = e.seq AND q.attempt = v.value ->> 2 WHERE ` + heldOf("q") + ` ORDER BY v.key`
+	write := `UPDATE "%[1]sexecutions" SET ` + marked(settledColumns) + `, attempt = ? WHERE seq = ?`
 	stay := `UPDATE "%[1]sruns" SET status = ?, ready_at = ?, due = ?, gate = 0, paid = FALSE WHERE seq = ?`
 	leave := `DELETE FROM "%[1]sruns" WHERE seq IN (SELECT value FROM json_each(?))`
 	drop := `DELETE FROM "%[1]spayloads" WHERE seq IN (SELECT value FROM json_each(?))`

@@ -62,11 +62,12 @@ var prefixRule = regexp.MustCompile(`^[a-z][a-z0-9_]{0,30}$`)
 
 // New returns a store on a host's handle. Call Migrate before anything else.
 //
-// With SQLite, the handle should open transactions with BEGIN IMMEDIATE and
-// have one connection, as package sqlite does. With Postgres, it should have
-// several, keep the plans of what is prepared ("plan_cache_mode" is
-// "force_generic_plan"), and with pgx not prepare what is executed once (the
-// execution mode "exec"), as package postgres does.
+// With SQLite, which must be version 3.38 or later, the handle must open transactions
+// with BEGIN IMMEDIATE and should have one connection, as package sqlite does. With
+// Postgres, it should have several, keep the plans of what is prepared
+// ("plan_cache_mode" is "force_generic_plan"), and with pgx not prepare what is
+// executed once (the execution mode "exec"), as package postgres does; its role needs
+// USAGE on the sequences of the tables, as their owner has it.
 func New(db *bun.DB, o Options) (*Store, error) {
 	if o.Prefix == "" {
 		o.Prefix = "fnkit_"

@@ -1,4 +1,9 @@
 -- oldest: 8
+DROP INDEX {{prefix}}executions_turns;
+DROP INDEX {{prefix}}executions_later;
+DROP INDEX {{prefix}}executions_inside;
+DROP INDEX {{prefix}}executions_parked;
+ALTER TABLE {{prefix}}payloads RENAME TO {{prefix}}payloads_before;
 CREATE TABLE {{prefix}}runs (
   seq {{key}},
   project_id {{text}} NOT NULL,
@@ -16,9 +21,8 @@ CREATE TABLE {{prefix}}runs (
 );
 INSERT INTO {{prefix}}runs (seq, project_id, function_id, status, ready_at, due, rank, lane, gate, paid, attempt, losses, sealed)
   SELECT e.seq, e.project_id, e.function_id, e.status, e.ready_at, e.due, e.rank, e.lane, e.gate, e.paid, e.attempt, e.losses, CASE WHEN length(p.sealed) <= 1024 THEN p.sealed END
-  FROM {{prefix}}executions e LEFT JOIN {{prefix}}payloads p ON p.project_id = e.project_id AND p.execution_id = e.id
+  FROM {{prefix}}executions e LEFT JOIN {{prefix}}payloads_before p ON p.project_id = e.project_id AND p.execution_id = e.id
   WHERE e.ready_at IS NOT NULL OR e.gate = 1 OR e.status = 'dead' OR p.sealed IS NOT NULL;
-ALTER TABLE {{prefix}}payloads RENAME TO {{prefix}}payloads_before;
 CREATE TABLE {{prefix}}payloads (
   seq {{key}},
   sealed {{bytes}} NOT NULL
@@ -27,10 +31,6 @@ INSERT INTO {{prefix}}payloads (seq, sealed)
   SELECT e.seq, p.sealed FROM {{prefix}}payloads_before p JOIN {{prefix}}executions e ON e.project_id = p.project_id AND e.id = p.execution_id
   WHERE length(p.sealed) > 1024;
 DROP TABLE {{prefix}}payloads_before;
-DROP INDEX {{prefix}}executions_turns;
-DROP INDEX {{prefix}}executions_later;
-DROP INDEX {{prefix}}executions_inside;
-DROP INDEX {{prefix}}executions_parked;
 CREATE INDEX {{prefix}}runs_turns ON {{prefix}}runs (project_id, rank, ready_at{{tie}}) WHERE due AND ready_at IS NOT NULL;
 CREATE INDEX {{prefix}}runs_later ON {{prefix}}runs (ready_at) WHERE ready_at IS NOT NULL AND NOT due;
 CREATE INDEX {{prefix}}runs_inside ON {{prefix}}runs (project_id, function_id, lane) WHERE gate = 2;

@@ -24,7 +24,8 @@ const connections = 16
 // Open connects to a database and brings the tables up to date in the schema
 // that is current there. dsn is a URL or a list of settings, as libpq takes
 // them; what it leaves out comes from the PG… environment variables. Many
-// engines may open one database, and their versions may be neighbours.
+// engines may open one database, and their versions may be neighbours unless the
+// changelog says otherwise.
 //
 // Statements are prepared, so a proxy in front of the database must keep a
 // session's server for it or know prepared statements. Close the store when
