@@ -289,11 +289,11 @@ func (e *Engine) finishBuild(ctx context.Context, l store.Lease, d Deployment, e
 	e.builds.forget(l)
 	e.observe.built(ctx, d)
 	e.cfg.Logger.Info("build "+string(d.Status), "project", d.Project, "function", d.FunctionID, "deployment", d.ID, "active", activated)
-	if d.Status == store.DeploymentReady {
-		e.expect(ctx, d)
-	}
 	if activated {
 		e.forget(d.Project, d.FunctionID)
+	}
+	if d.Status == store.DeploymentReady {
+		e.expect(ctx, d)
 	}
 	e.Project(d.Project).emit(ctx, System, "functions."+d.FunctionID+".deployments."+d.ID+".update", d)
 }

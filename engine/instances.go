@@ -182,18 +182,15 @@ func (e *Engine) demanded(rt Runtime, now time.Time, starts float64) {
 	}
 }
 
-// expect counts the first call of a deployment that is ready, unless others do already.
+// expect counts the first call of a deployment that is ready, unless others do already,
+// and reads what it needs to know.
 func (e *Engine) expect(ctx context.Context, d Deployment) {
-	fn, err := e.store.GetFunction(ctx, d.Project, d.FunctionID)
-	if err != nil {
+	k, err := e.resolve(ctx, d.Project, d.FunctionID)
+	if err != nil || !k.has {
 		return // what comes is counted when it is there
 	}
-	rt, _, err := e.runtime(ctx, fn.Runtime)
-	if err != nil {
-		return
-	}
 	now := e.clock.Now()
-	e.demanded(rt, now, max(0, 1-e.demand.of(rt.ID, now)))
+	e.demanded(k.rt, now, max(0, 1-e.demand.of(k.rt.ID, now)))
 }
 
 // of is how many starts of a runtime count.
