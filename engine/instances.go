@@ -183,14 +183,16 @@ func (e *Engine) demanded(rt Runtime, now time.Time, starts float64) {
 }
 
 // expect counts the first call of a deployment that is ready, unless others do already,
-// and reads what it needs to know.
-func (e *Engine) expect(ctx context.Context, d Deployment) {
+// and reads what it needs to know. It returns the instanceKey of those that may serve it
+// already; empty: it is not known.
+func (e *Engine) expect(ctx context.Context, d Deployment) (current string) {
 	k, err := e.resolve(ctx, d.Project, d.FunctionID)
 	if err != nil || !k.has {
-		return // what comes is counted when it is there
+		return "" // what comes is counted when it is there
 	}
 	now := e.clock.Now()
 	e.demanded(k.rt, now, max(0, 1-e.demand.of(k.rt.ID, now)))
+	return k.instanceKey()
 }
 
 // of is how many starts of a runtime count.

@@ -217,11 +217,16 @@ func (e *Engine) changing(project, id string) (done func()) {
 // the very next call sees a change.
 func (e *Engine) forget(project, id string) {
 	key := functionKey{project, id}
+	e.unlearn(key)
+	e.retireInstances(key, "")
+}
+
+// unlearn drops what is known of a function.
+func (e *Engine) unlearn(key functionKey) {
 	e.knowledge.mu.Lock()
+	defer e.knowledge.mu.Unlock()
 	delete(e.knowledge.entries, key)
 	e.knowledge.changes++
-	e.knowledge.mu.Unlock()
-	e.retireInstances(key, "")
 }
 
 // load reads a function's state from the store.
