@@ -28,6 +28,8 @@ type options struct {
 	rounds int
 	calls  int
 	rows   int
+	only   string
+	flight string
 
 	starts    int
 	functions int
@@ -47,6 +49,8 @@ func main() {
 	flag.DurationVar(&o.slice, "slice", time.Second, "length of one measured stretch")
 	flag.IntVar(&o.rounds, "rounds", 5, "stretches of each kind; medians are printed")
 	flag.IntVar(&o.calls, "calls", 100_000, "calls of the memory part")
+	flag.StringVar(&o.flight, "inflight", "1,8,64", "how many calls are in flight in the calls part")
+	flag.StringVar(&o.only, "only", "", "beside the bare server, only ways of the calls part whose name has this in it")
 	flag.IntVar(&o.starts, "starts", 60, "first calls of the first part")
 	flag.IntVar(&o.functions, "functions", 1000, "functions of the idle part")
 	flag.IntVar(&o.lines, "lines", 500, "lines that each call of the livelog part logs")

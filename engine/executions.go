@@ -438,14 +438,19 @@ func (p *Project) answer(ctx, run context.Context, by Actor, k *known, x *Execut
 // does not end it; but who goes away before it began is not served. That the
 // function's process could not be started is an outcome, for the record.
 func (e *Engine) invokeFor(ctx, run context.Context, c call) (outcome, error) {
-	waiting, cancel := context.WithCancelCause(run)
-	defer cancel(nil)
-	defer context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })()
+	if ctx.Err() != nil {
+		return outcome{}, context.Cause(ctx)
+	}
+	waiting := func() (context.Context, context.CancelFunc) {
+		waiting, cancel := context.WithCancelCause(run)
+		stop := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
+		return waiting, func() { stop(); cancel(nil) }
+	}
 	c.caller = e.observe.caller(ctx)
-	out, err := e.invoke(run, waiting, c)
+	out, err := e.invokeWithin(run, waiting, c)
 	var known *Error
 	switch {
-	case err == nil || waiting.Err() != nil || errors.As(err, &known):
+	case err == nil || ctx.Err() != nil || run.Err() != nil || errors.As(err, &known):
 		return out, err
 	case errors.Is(err, errStartTimeout):
 		c.out.fail("The function could not be started in time.")

@@ -25,10 +25,13 @@ func (e *Engine) newPool() *pool.Pool {
 	})
 }
 
-// acquire returns an instance that has a slot for a call of k. It waits as long
-// as ctx lasts. Errors: function_busy, general_service_unavailable, errLimit,
-// ctx's, and why an instance could not be started.
-func (e *Engine) acquire(ctx context.Context, k *known) (*pool.Instance, error) {
+// patience returns the context of a wait. Most calls do without.
+type patience func() (context.Context, context.CancelFunc)
+
+// acquire returns an instance that has a slot for a call of k. It waits as long as
+// waiting's context lasts. Errors: function_busy, general_service_unavailable,
+// errLimit, the context's, and why an instance could not be started.
+func (e *Engine) acquire(ctx context.Context, waiting patience, k *known) (*pool.Instance, error) {
 	limits, err := e.projectLimits(ctx, k.fn.Project)
 	if err != nil {
 		return nil, err
@@ -44,6 +47,11 @@ func (e *Engine) acquire(ctx context.Context, k *known) (*pool.Instance, error) 
 		Capacity:   max(1, min(in.Concurrency, k.rt.Concurrency)),
 		Start:      func(ctx context.Context) (string, error) { return e.startInstance(ctx, k) },
 	}
+	if slot := e.pool.Try(target); slot != nil {
+		return slot, nil
+	}
+	ctx, cancel := waiting()
+	defer cancel()
 	slot, err := e.pool.Acquire(ctx, target)
 	switch {
 	case err == nil:

@@ -85,32 +85,36 @@ func Expand(name string) []string {
 	parts := strings.Split(name, ".")
 	levels := (len(parts) - 1) / 2
 	out := make([]string, 0, 16)
+	var form []byte // of which all are made: a call of a function has ten
 	for n := len(parts); n > 2*levels; n-- {
-		out = wildcards(out, parts[:n], levels)
+		out, form = wildcards(out, form, parts[:n], levels)
 	}
 	for l := levels; l > 0; l-- {
-		out = wildcards(out, parts[:2*l], l)
+		out, form = wildcards(out, form, parts[:2*l], l)
 	}
 	return out
 }
 
 // wildcards adds parts joined, with every subset of the ids of the first
 // levels resources replaced, the last ones first.
-func wildcards(out, parts []string, levels int) []string {
+func wildcards(out []string, form []byte, parts []string, levels int) ([]string, []byte) {
 	all := 1<<levels - 1
-	form := make([]string, len(parts))
 	for i := range 1 << levels {
 		mask := i - 1 // behind none and all come the others in turn
 		if i < 2 {
 			mask = i * all
 		}
-		copy(form, parts)
-		for l := range levels {
-			if mask&(1<<(levels-1-l)) != 0 {
-				form[2*l+1] = "*"
+		form = form[:0]
+		for n, part := range parts {
+			if n > 0 {
+				form = append(form, '.')
 			}
+			if l := n / 2; n%2 == 1 && l < levels && mask&(1<<(levels-1-l)) != 0 {
+				part = "*"
+			}
+			form = append(form, part...)
 		}
-		out = append(out, strings.Join(form, "."))
+		out = append(out, string(form))
 	}
-	return out
+	return out, form
 }

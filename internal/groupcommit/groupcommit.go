@@ -58,12 +58,30 @@ func (g *Group[T]) Add(ctx context.Context, row T) error {
 	}
 	g.turn <- struct{}{}
 	defer func() { <-g.turn }()
-	runtime.Gosched() // who is about to join may: fewer, larger commits under load
+	g.gather(b)
 	g.close(b)
 	defer close(b.done) // also if Write panics: who follows must not wait for ever
 	b.err = errPanic
 	g.write(context.WithoutCancel(ctx), b)
 	return b.result(at)
+}
+
+// yields is how often a leader lets others run at most.
+const yields = 4
+
+// gather lets those join who are about to, as long as there are some: fewer, larger
+// commits under load.
+func (g *Group[T]) gather(b *batch[T]) {
+	for n, had := 0, 0; n < yields; n++ {
+		runtime.Gosched()
+		g.mu.Lock()
+		have := len(b.rows)
+		g.mu.Unlock()
+		if have == had {
+			return
+		}
+		had = have
+	}
 }
 
 var errPanic = errors.New("groupcommit: the write panicked")
