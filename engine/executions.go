@@ -514,7 +514,11 @@ func (p *Project) keep(ctx context.Context, by Actor, k *known, x Execution) err
 	if err := p.e.appends.Add(ctx, x); err != nil {
 		return err
 	}
-	p.emit(ctx, by, "functions."+x.FunctionID+".executions."+x.ID+".create", masked(x, by))
+	var record any // a copy, so only for who looks at it
+	if p.e.cfg.Hooks.Payload != nil {
+		record = masked(x, by)
+	}
+	p.emit(ctx, by, "functions."+x.FunctionID+".executions."+x.ID+".create", record)
 	return nil
 }
 

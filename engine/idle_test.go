@@ -26,7 +26,7 @@ func TestIdleFunctions(t *testing.T) {
 	t.Parallel()
 	t.Run("go", func(t *testing.T) {
 		t.Parallel()
-		comeAndGo(t, 200, fnbox.New(fnbox.Funcs{"f": func(_ context.Context, c *fnbox.Context) error { return c.Empty() }}), fnbox.RuntimeID, "f", "")
+		comeAndGo(t, 100, fnbox.New(fnbox.Funcs{"f": func(_ context.Context, c *fnbox.Context) error { return c.Empty() }}), fnbox.RuntimeID, "f", "")
 	})
 	t.Run("processes", func(t *testing.T) {
 		t.Parallel()
@@ -40,7 +40,7 @@ func TestIdleFunctions(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		comeAndGo(t, 12, box, caps.Runtimes[0].ID, "index.js", "module.exports = ({ res }) => res.empty();")
+		comeAndGo(t, 8, box, caps.Runtimes[0].ID, "index.js", "module.exports = ({ res }) => res.empty();")
 		eventually(t, func() (string, bool) { // the last one may just be ending
 			left := strings.Join(left.Of(dir), ", ")
 			return left, !strings.Contains(left, "process")

@@ -267,7 +267,7 @@ func (i injected) headers() []Header {
 // callerHeaders lower-cases a caller's headers and drops those that only the
 // engine sets, and those made from the body.
 func callerHeaders(headers []Header) []Header {
-	out := make([]Header, 0, len(headers)+10)
+	out := make([]Header, 0, len(headers)+11) // the engine's come, too
 	for _, h := range headers {
 		name := strings.ToLower(h.Name)
 		if strings.HasPrefix(name, "x-appwrite-") || strings.HasPrefix(name, "x-open-runtimes-") || name == "content-length" || name == "transfer-encoding" {

@@ -84,37 +84,49 @@ type Bus interface {
 func Expand(name string) []string {
 	parts := strings.Split(name, ".")
 	levels := (len(parts) - 1) / 2
-	out := make([]string, 0, 16)
-	var form []byte // of which all are made: a call of a function has ten
+	all := forms{make([]byte, 0, 512), make([]int, 0, 16)}
 	for n := len(parts); n > 2*levels; n-- {
-		out, form = wildcards(out, form, parts[:n], levels)
+		all.add(parts[:n], levels)
 	}
 	for l := levels; l > 0; l-- {
-		out, form = wildcards(out, form, parts[:2*l], l)
+		all.add(parts[:2*l], l)
+	}
+	return all.split()
+}
+
+// forms are the names of an event in one piece: a call of a function has ten.
+type forms struct {
+	text []byte
+	ends []int
+}
+
+func (f *forms) split() []string {
+	text, at := string(f.text), 0
+	out := make([]string, len(f.ends))
+	for i, end := range f.ends {
+		out[i], at = text[at:end], end
 	}
 	return out
 }
 
-// wildcards adds parts joined, with every subset of the ids of the first
-// levels resources replaced, the last ones first.
-func wildcards(out []string, form []byte, parts []string, levels int) ([]string, []byte) {
+// add adds parts joined, with every subset of the ids of the first levels resources
+// replaced, the last ones first.
+func (f *forms) add(parts []string, levels int) {
 	all := 1<<levels - 1
 	for i := range 1 << levels {
 		mask := i - 1 // behind none and all come the others in turn
 		if i < 2 {
 			mask = i * all
 		}
-		form = form[:0]
 		for n, part := range parts {
 			if n > 0 {
-				form = append(form, '.')
+				f.text = append(f.text, '.')
 			}
 			if l := n / 2; n%2 == 1 && l < levels && mask&(1<<(levels-1-l)) != 0 {
 				part = "*"
 			}
-			form = append(form, part...)
+			f.text = append(f.text, part...)
 		}
-		out = append(out, string(form))
+		f.ends = append(f.ends, len(f.text))
 	}
-	return out, form
 }

@@ -25,9 +25,10 @@ type Group[T any] struct {
 	// singly would not help; nil: no error is.
 	Whole func(error) bool
 
-	mu   sync.Mutex    // guards open
-	open *batch[T]     // takes rows
-	turn chan struct{} // holds one while a batch is written
+	mu    sync.Mutex    // guards open and spare
+	open  *batch[T]     // takes rows
+	spare []T           // room for rows, used again
+	turn  chan struct{} // holds one while a batch is written
 }
 
 // New returns a group that stores rows with write.
@@ -63,6 +64,7 @@ func (g *Group[T]) Add(ctx context.Context, row T) error {
 	defer close(b.done) // also if Write panics: who follows must not wait for ever
 	b.err = errPanic
 	g.write(context.WithoutCancel(ctx), b)
+	g.reuse(b)
 	return b.result(at)
 }
 
@@ -96,8 +98,8 @@ func (g *Group[T]) join(row T) (b *batch[T], at int, lead bool) {
 	defer g.mu.Unlock()
 	b = g.open
 	if b == nil || len(b.rows) >= orDefault(g.MaxRows, 200) || b.size+size > orDefault(g.MaxSize, 4<<20) {
-		b, lead = &batch[T]{done: make(chan struct{})}, true
-		g.open = b
+		b, lead = &batch[T]{done: make(chan struct{}), rows: g.spare}, true
+		g.open, g.spare = b, nil
 	}
 	b.rows, b.size = append(b.rows, row), b.size+size
 	return b, len(b.rows) - 1, lead
@@ -121,6 +123,16 @@ func (g *Group[T]) write(ctx context.Context, b *batch[T]) {
 	for i := range b.rows {
 		b.each[i] = g.Write(ctx, b.rows[i:i+1])
 	}
+}
+
+// reuse keeps the room for the rows of a batch that is written for a later one.
+func (g *Group[T]) reuse(b *batch[T]) {
+	rows := b.rows
+	b.rows = nil
+	clear(rows)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.spare = rows[:0]
 }
 
 func (b *batch[T]) result(at int) error {
