@@ -14,7 +14,8 @@ import (
 // Group collects rows into batches; see New. Set its fields before the first
 // Add. It is safe for concurrent use.
 type Group[T any] struct {
-	// Write stores all rows or none. It is never called twice at a time.
+	// Write stores all rows or none, and does not keep rows. It is never called twice at
+	// a time.
 	Write func(ctx context.Context, rows []T) error
 	// Size is what a row counts towards MaxSize; nil: nothing.
 	Size func(T) int
