@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -56,7 +57,7 @@ const jsPrinter = `export default async ({ req, res }) => {
 // TestConsolesOfAThousandCalls makes a thousand calls at once, of which as many run at
 // a time as the instances take: every line is in its own execution's record, in order, and
 // in no other's. It is a thousand because that many are promised; they are short, so
-// that a language takes some seconds on two CPUs, most of them for its rows.
+// that a language takes some seconds on two CPUs, with the race detector too.
 func TestConsolesOfAThousandCalls(t *testing.T) {
 	t.Parallel()
 	for _, r := range sandbox.Catalogue() {
@@ -83,30 +84,39 @@ func TestConsolesOfAThousandCalls(t *testing.T) {
 // print makes calls at once and looks into their records.
 func (h *host) print(t *testing.T, calls int) {
 	t.Helper()
-	ids, errs := make([]string, calls), make([]error, calls)
+	words, errs := map[string]string{}, make([]error, calls) // of executions
+	var mu sync.Mutex
 	begin := make(chan struct{})
 	var running sync.WaitGroup
 	for n := range calls {
 		running.Go(func() {
 			<-begin
+			word := strconv.Itoa(calls + n)
 			var x engine.ExecuteResult
-			x, errs[n] = h.p.Execute(t.Context(), engine.System, "prints", engine.ExecuteParams{Path: "/?n=" + strconv.Itoa(calls+n)})
-			ids[n] = x.ID
+			x, errs[n] = h.p.Execute(t.Context(), engine.System, "prints", engine.ExecuteParams{Path: "/?n=" + word})
+			mu.Lock()
+			defer mu.Unlock()
+			words[x.ID] = word
 		})
 	}
 	close(begin)
 	running.Wait()
-	for n, id := range ids {
-		if errs[n] != nil {
-			t.Fatal(errs[n])
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	var q engine.Query
+	for q.Limit = 500; len(words) > 0; {
+		page, err := h.p.ListExecutions(t.Context(), engine.System, "prints", q)
+		if err != nil || len(page.Items) == 0 {
+			t.Fatalf("%d executions are not in the store, %v", len(words), err)
 		}
-		x, err := h.p.GetExecution(t.Context(), engine.System, "prints", id)
-		if err != nil {
-			t.Fatal(err)
-		}
-		notice, lines, _ := strings.Cut(x.Logs, "\n")
-		if want := strings.Repeat(strconv.Itoa(calls+n)+"\n", 3); lines != want || !strings.HasPrefix(notice, "Native logs detected.") || x.Errors != "" {
-			t.Errorf("logs of %d: %q, %q", calls+n, x.Logs, x.Errors)
+		for _, x := range page.Items {
+			notice, lines, _ := strings.Cut(x.Logs, "\n")
+			if want := strings.Repeat(words[x.ID]+"\n", 3); lines != want || !strings.HasPrefix(notice, "Native logs detected.") || x.Errors != "" {
+				t.Errorf("logs of %q: %q, %q", words[x.ID], x.Logs, x.Errors)
+			}
+			delete(words, x.ID)
+			q.After = x.ID
 		}
 	}
 }
