@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -52,11 +54,22 @@ func calls(ctx context.Context, o options, dir string) error {
 	targets := []target{
 		{"bare node:http", get(node, "/")},
 		{"Project.Execute", h.execute("hello")},
+		{"Project.Execute, one log line", h.execute("logger")},
 		{"FunctionHandler", get(web, "/hello/")},
 		{"HTTP API, one log line", post(web, "/v1/functions/logger/executions")},
 	}
+	targets = slices.DeleteFunc(targets, func(t target) bool { return t.name != targets[0].name && !strings.Contains(t.name, o.only) })
+	caps, err := h.box.Capabilities(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("Isolation: %s.\n\n", caps.Isolation)
 	fmt.Print("| way | in flight | calls/s | to bare | p50 µs | p99 µs | CPU µs per call |\n|---|---|---|---|---|---|---|\n")
-	for _, inflight := range []int{1, 8, 64} {
+	for text := range strings.SplitSeq(o.flight, ",") {
+		inflight, err := strconv.Atoi(text)
+		if err != nil {
+			return err
+		}
 		if err := compare(ctx, o, inflight, targets); err != nil {
 			return err
 		}

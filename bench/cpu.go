@@ -19,15 +19,23 @@ const tick = 10 * time.Millisecond
 // cpuTime is the CPU time that this process and all that descend from it and
 // live have used.
 func cpuTime() (time.Duration, error) {
+	own, err := ownTime()
+	return own + childTime(), err
+}
+
+// ownTime is that of this process alone.
+func ownTime() (time.Duration, error) {
 	var own syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &own); err != nil {
-		return 0, err
-	}
-	total := time.Duration(own.Utime.Nano() + own.Stime.Nano())
+	err := syscall.Getrusage(syscall.RUSAGE_SELF, &own)
+	return time.Duration(own.Utime.Nano() + own.Stime.Nano()), err
+}
+
+// childTime is that of its descendants. To find them costs some of its own.
+func childTime() (total time.Duration) {
 	for _, p := range descendants(os.Getpid()) {
 		total += p.cpu
 	}
-	return total, nil
+	return total
 }
 
 // spent is cpuTime with that of the database's server, if that is a process of

@@ -13,6 +13,7 @@ import (
 
 	"github.com/fnkit/fnkit/engine"
 	"github.com/fnkit/fnkit/sandbox/procbox"
+	"github.com/fnkit/fnkit/store"
 	"github.com/fnkit/fnkit/store/dirblobs"
 	"github.com/fnkit/fnkit/store/sqlstore"
 	"github.com/fnkit/fnkit/store/sqlstore/sqlite"
@@ -35,9 +36,12 @@ type host struct {
 	p   *engine.Project
 	db  *sqlstore.Store
 	box *procbox.Box
+
+	runtime string // the id of Node.js
 }
 
-func newHost(ctx context.Context, dir string) (_ *host, err error) {
+// newHost starts one. change may adjust its configuration.
+func newHost(ctx context.Context, dir string, change ...func(*engine.Config)) (_ *host, err error) {
 	h := &host{}
 	defer func() {
 		if err != nil {
@@ -54,14 +58,22 @@ func newHost(ctx context.Context, dir string) (_ *host, err error) {
 	if err != nil {
 		return nil, err
 	}
-	h.eng, err = engine.New(engine.Config{
+	cfg := engine.Config{
 		Store: h.db, Blobs: dirblobs.New(filepath.Join(dir, "blobs")), Sandbox: h.box, Keys: engine.Key("k1", []byte("a secret of at least 16 bytes")),
 		MinIsolation: "none",
-	})
-	if err != nil {
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	if h.eng, err = engine.New(cfg); err != nil {
 		return nil, err
 	}
 	h.p = h.eng.Project(project)
+	all, err := h.p.Runtimes(ctx, engine.System)
+	if err != nil || len(all) == 0 {
+		return nil, errors.Join(err, errors.New("Node.js was not found"))
+	}
+	h.runtime = all[0].ID
 	return h, h.eng.Start(ctx)
 }
 
@@ -83,12 +95,16 @@ func (h *host) close() error {
 
 // deploy makes a function of a source and calls it once, so that it is warm.
 func (h *host) deploy(ctx context.Context, id, source string) error {
-	all, err := h.p.Runtimes(ctx, engine.System)
-	if err != nil || len(all) == 0 {
-		return errors.Join(err, errors.New("Node.js was not found"))
+	if err := h.build(ctx, id, source); err != nil {
+		return err
 	}
-	_, err = h.p.CreateFunction(ctx, engine.System, engine.FunctionParams{
-		ID: id, Name: id, Runtime: all[0].ID, Entrypoint: "index.js", Execute: []string{"any"},
+	return h.execute(id)(ctx)
+}
+
+// build makes a function of a source, ready to be called.
+func (h *host) build(ctx context.Context, id, source string) error {
+	_, err := h.p.CreateFunction(ctx, engine.System, engine.FunctionParams{
+		ID: id, Name: id, Runtime: h.runtime, Entrypoint: "index.js", Execute: []string{"any"}, Timeout: 60,
 	})
 	if err != nil {
 		return err
@@ -98,13 +114,23 @@ func (h *host) deploy(ctx context.Context, id, source string) error {
 		time.Sleep(5 * time.Millisecond)
 		d, err = h.p.GetDeployment(ctx, engine.System, id, d.ID)
 	}
-	if err != nil {
-		return err
+	if err == nil && d.Status != store.DeploymentReady {
+		err = fmt.Errorf("the build %s: %s", d.Status, d.BuildLogs)
 	}
-	if d.Status != "ready" {
-		return fmt.Errorf("the build %s: %s", d.Status, d.BuildLogs)
+	return err
+}
+
+// until waits for what happens in the background.
+func until(ctx context.Context, what string, done func() bool) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, fmt.Errorf("waited for a minute for %s", what))
+	defer cancel()
+	for !done() {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		time.Sleep(5 * time.Millisecond)
 	}
-	return h.execute(id)(ctx)
+	return nil
 }
 
 // execute returns a call of a function without HTTP.

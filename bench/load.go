@@ -33,7 +33,8 @@ func load(ctx context.Context, inflight int, d time.Duration, max int, c call) (
 	latencies := make([][]time.Duration, inflight)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	cpu, err := cpuTime()
+	children := childTime()
+	own, err := ownTime()
 	if err != nil {
 		return stretch{}, err
 	}
@@ -54,11 +55,11 @@ func load(ctx context.Context, inflight int, d time.Duration, max int, c call) (
 	}
 	wg.Wait()
 	s := stretch{took: time.Since(began)}
-	after, err := cpuTime()
+	after, err := ownTime()
 	if err := errors.Join(failure, err); err != nil {
 		return s, err
 	}
-	s.cpu = after - cpu
+	s.cpu = after - own + childTime() - children
 	all := slices.Concat(latencies...)
 	slices.Sort(all)
 	s.calls = len(all)

@@ -3,7 +3,7 @@
 // and prints tables for BENCHMARKS.md.
 //
 //	go run .                    # all but the list of a million rows
-//	go run . -run calls         # one part: calls, memory, list
+//	go run . -run calls         # one part: calls, memory, list, first, idle, livelog
 //	go run . -run list -rows 1000000
 package main
 
@@ -28,6 +28,12 @@ type options struct {
 	rounds int
 	calls  int
 	rows   int
+	only   string
+	flight string
+
+	starts    int
+	functions int
+	lines     int
 
 	postgres string
 	queued   int
@@ -39,10 +45,15 @@ const durable = "throughput,storing,accepting,starting,engines,schedules,events,
 
 func main() {
 	var o options
-	flag.StringVar(&o.parts, "run", "calls,memory", "parts to run: calls, memory, list; durable is throughput, accepting, starting, engines, schedules, events, rows")
+	flag.StringVar(&o.parts, "run", "calls,memory", "parts to run: calls, memory, list, first, idle, livelog; durable is throughput, accepting, starting, engines, schedules, events, rows")
 	flag.DurationVar(&o.slice, "slice", time.Second, "length of one measured stretch")
 	flag.IntVar(&o.rounds, "rounds", 5, "stretches of each kind; medians are printed")
 	flag.IntVar(&o.calls, "calls", 100_000, "calls of the memory part")
+	flag.StringVar(&o.flight, "inflight", "1,8,64", "how many calls are in flight in the calls part")
+	flag.StringVar(&o.only, "only", "", "beside the bare server, only ways of the calls part whose name has this in it")
+	flag.IntVar(&o.starts, "starts", 60, "first calls of the first part")
+	flag.IntVar(&o.functions, "functions", 1000, "functions of the idle part")
+	flag.IntVar(&o.lines, "lines", 500, "lines that each call of the livelog part logs")
 	flag.IntVar(&o.rows, "rows", 1_000_000, "rows of the list part")
 	flag.StringVar(&o.postgres, "postgres", os.Getenv("FNKIT_TEST_POSTGRES"), "URL of a Postgres server to compare on; empty: only SQLite")
 	flag.IntVar(&o.queued, "queued", 20_000, "executions of each stretch of the throughput part")
@@ -74,7 +85,7 @@ func run(ctx context.Context, o options) error {
 	}
 	defer os.RemoveAll(dir)
 	machine(ctx)
-	parts := map[string]func(context.Context, options, string) error{"calls": calls, "memory": memory, "list": list,
+	parts := map[string]func(context.Context, options, string) error{"calls": calls, "memory": memory, "list": list, "first": first, "idle": idle, "livelog": livelog,
 		"throughput": throughput, "storing": storing, "accepting": accepting, "starting": starting, "engines": growing, "schedules": schedules, "events": listening, "rows": rows}
 	for name := range strings.SplitSeq(o.parts, ",") {
 		part, ok := parts[name]

@@ -289,11 +289,15 @@ func (e *Engine) finishBuild(ctx context.Context, l store.Lease, d Deployment, e
 	e.builds.forget(l)
 	e.observe.built(ctx, d)
 	e.cfg.Logger.Info("build "+string(d.Status), "project", d.Project, "function", d.FunctionID, "deployment", d.ID, "active", activated)
+	if activated {
+		e.unlearn(functionKey{d.Project, d.FunctionID})
+	}
+	current := ""
 	if d.Status == store.DeploymentReady {
-		e.expect(ctx, d)
+		current = e.expect(ctx, d)
 	}
 	if activated {
-		e.forgetCalled(ctx, d.Project, d.FunctionID)
+		e.retireInstances(functionKey{d.Project, d.FunctionID}, current)
 	}
 	e.Project(d.Project).emit(ctx, System, "functions."+d.FunctionID+".deployments."+d.ID+".update", d)
 }

@@ -438,14 +438,19 @@ func (p *Project) answer(ctx, run context.Context, by Actor, k *known, x *Execut
 // does not end it; but who goes away before it began is not served. That the
 // function's process could not be started is an outcome, for the record.
 func (e *Engine) invokeFor(ctx, run context.Context, c call) (outcome, error) {
-	waiting, cancel := context.WithCancelCause(run)
-	defer cancel(nil)
-	defer context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })()
+	if ctx.Err() != nil {
+		return outcome{}, context.Cause(ctx)
+	}
+	waiting := func() (context.Context, context.CancelFunc) {
+		waiting, cancel := context.WithCancelCause(run)
+		stop := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
+		return waiting, func() { stop(); cancel(nil) }
+	}
 	c.caller = e.observe.caller(ctx)
-	out, err := e.invoke(run, waiting, c)
+	out, err := e.invokeWithin(run, waiting, c)
 	var known *Error
 	switch {
-	case err == nil || waiting.Err() != nil || errors.As(err, &known):
+	case err == nil || ctx.Err() != nil || run.Err() != nil || errors.As(err, &known):
 		return out, err
 	case errors.Is(err, errStartTimeout):
 		c.out.fail("The function could not be started in time.")
@@ -509,7 +514,11 @@ func (p *Project) keep(ctx context.Context, by Actor, k *known, x Execution) err
 	if err := p.e.appends.Add(ctx, x); err != nil {
 		return err
 	}
-	p.emit(ctx, by, "functions."+x.FunctionID+".executions."+x.ID+".create", masked(x, by))
+	var record any // a copy, so only for who looks at it
+	if p.e.cfg.Hooks.Payload != nil {
+		record = masked(x, by)
+	}
+	p.emit(ctx, by, "functions."+x.FunctionID+".executions."+x.ID+".create", record)
 	return nil
 }
 

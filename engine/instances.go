@@ -25,10 +25,13 @@ func (e *Engine) newPool() *pool.Pool {
 	})
 }
 
-// acquire returns an instance that has a slot for a call of k. It waits as long
-// as ctx lasts. Errors: function_busy, general_service_unavailable, errLimit,
-// ctx's, and why an instance could not be started.
-func (e *Engine) acquire(ctx context.Context, k *known) (*pool.Instance, error) {
+// patience returns the context of a wait. Most calls do without.
+type patience func() (context.Context, context.CancelFunc)
+
+// acquire returns an instance that has a slot for a call of k. It waits as long as
+// waiting's context lasts. Errors: function_busy, general_service_unavailable,
+// errLimit, the context's, and why an instance could not be started.
+func (e *Engine) acquire(ctx context.Context, waiting patience, k *known) (*pool.Instance, error) {
 	limits, err := e.projectLimits(ctx, k.fn.Project)
 	if err != nil {
 		return nil, err
@@ -44,6 +47,11 @@ func (e *Engine) acquire(ctx context.Context, k *known) (*pool.Instance, error) 
 		Capacity:   max(1, min(in.Concurrency, k.rt.Concurrency)),
 		Start:      func(ctx context.Context) (string, error) { return e.startInstance(ctx, k) },
 	}
+	if slot := e.pool.Try(target); slot != nil {
+		return slot, nil
+	}
+	ctx, cancel := waiting()
+	defer cancel()
 	slot, err := e.pool.Acquire(ctx, target)
 	switch {
 	case err == nil:
@@ -182,18 +190,17 @@ func (e *Engine) demanded(rt Runtime, now time.Time, starts float64) {
 	}
 }
 
-// expect counts the first call of a deployment that is ready, unless others do already.
-func (e *Engine) expect(ctx context.Context, d Deployment) {
-	fn, err := e.store.GetFunction(ctx, d.Project, d.FunctionID)
-	if err != nil {
-		return // what comes is counted when it is there
-	}
-	rt, _, err := e.runtime(ctx, fn.Runtime)
-	if err != nil {
-		return
+// expect counts the first call of a deployment that is ready, unless others do already,
+// and reads what it needs to know. It returns the instanceKey of those that may serve it
+// already; empty: it is not known.
+func (e *Engine) expect(ctx context.Context, d Deployment) (current string) {
+	k, err := e.resolve(ctx, d.Project, d.FunctionID)
+	if err != nil || !k.has {
+		return "" // what comes is counted when it is there
 	}
 	now := e.clock.Now()
-	e.demanded(rt, now, max(0, 1-e.demand.of(rt.ID, now)))
+	e.demanded(k.rt, now, max(0, 1-e.demand.of(k.rt.ID, now)))
+	return k.instanceKey()
 }
 
 // of is how many starts of a runtime count.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -65,13 +66,20 @@ const (
 // wait for an instance. An error means that the code did not run; what the code
 // did wrong is in the outcome.
 func (e *Engine) invoke(ctx, waiting context.Context, c call) (out outcome, err error) {
+	return e.invokeWithin(ctx, func() (context.Context, context.CancelFunc) { return waiting, func() {} }, c)
+}
+
+func (e *Engine) invokeWithin(ctx context.Context, waiting patience, c call) (out outcome, err error) {
 	ctx, end := e.observe.span(ctx, c)
 	defer func() { end(out, err) }()
 	entered := e.clock.Now()
-	waiting, cancel := e.waitFor(waiting, c)
-	defer cancel()
+	bounded := func() (context.Context, context.CancelFunc) {
+		ctx, cancel := waiting()
+		ctx, stop := e.waitFor(ctx, c, e.clock.Now().Sub(entered))
+		return ctx, func() { stop(); cancel() }
+	}
 	for attempt := 0; ; attempt++ {
-		slot, err := e.acquire(waiting, c.k)
+		slot, err := e.acquire(ctx, bounded, c.k)
 		if out, ended := c.ended(err); ended {
 			out.duration = e.clock.Now().Sub(entered)
 			return out, nil
@@ -125,12 +133,12 @@ func (c call) ended(err error) (outcome, bool) {
 }
 
 // waitFor bounds the wait for an instance: by the patience of the engine, or
-// the caller's if that is shorter.
-func (e *Engine) waitFor(ctx context.Context, c call) (context.Context, context.CancelFunc) {
+// the caller's if that is shorter, less what has passed of it.
+func (e *Engine) waitFor(ctx context.Context, c call, passed time.Duration) (context.Context, context.CancelFunc) {
 	if c.limit < e.cfg.Instances.Wait {
-		return e.within(ctx, c.limit, errLimit)
+		return e.within(ctx, c.limit-passed, errLimit)
 	}
-	return e.within(ctx, e.cfg.Instances.Wait, errWaited)
+	return e.within(ctx, e.cfg.Instances.Wait-passed, errWaited)
 }
 
 // maxUnsent is how many dead instances one call may meet.
@@ -209,22 +217,20 @@ func (e *Engine) judge(ctx context.Context, c call, res sandbox.Result, err erro
 // requestHeaders are the headers user code sees: the caller's, defaults for
 // what it left out, and none that are empty.
 func (e *Engine) requestHeaders(c call) []sandbox.Header {
-	out := make([]sandbox.Header, 0, len(c.headers)+4)
-	given := map[string]bool{}
+	out := make([]sandbox.Header, 0, len(c.headers)+3)
 	for _, h := range c.headers {
-		if h.Value == "" {
-			continue
+		if h.Value != "" {
+			out = append(out, sandbox.Header(h))
 		}
-		given[h.Name] = true
-		out = append(out, sandbox.Header(h))
 	}
-	for _, h := range []Header{
+	given := out
+	for _, h := range [...]sandbox.Header{
 		{Name: "host", Value: e.cfg.Identity.Host},
 		{Name: "accept", Value: "*/*"},
 		{Name: "content-type", Value: "application/x-www-form-urlencoded"},
 	} {
-		if !given[h.Name] {
-			out = append(out, sandbox.Header(h))
+		if !slices.ContainsFunc(given, func(g sandbox.Header) bool { return g.Name == h.Name }) {
+			out = append(out, h)
 		}
 	}
 	return out
@@ -261,7 +267,7 @@ func (i injected) headers() []Header {
 // callerHeaders lower-cases a caller's headers and drops those that only the
 // engine sets, and those made from the body.
 func callerHeaders(headers []Header) []Header {
-	out := make([]Header, 0, len(headers)+10)
+	out := make([]Header, 0, len(headers)+11) // the engine's come, too
 	for _, h := range headers {
 		name := strings.ToLower(h.Name)
 		if strings.HasPrefix(name, "x-appwrite-") || strings.HasPrefix(name, "x-open-runtimes-") || name == "content-length" || name == "transfer-encoding" {

@@ -84,33 +84,49 @@ type Bus interface {
 func Expand(name string) []string {
 	parts := strings.Split(name, ".")
 	levels := (len(parts) - 1) / 2
-	out := make([]string, 0, 16)
+	all := forms{make([]byte, 0, 512), make([]int, 0, 16)}
 	for n := len(parts); n > 2*levels; n-- {
-		out = wildcards(out, parts[:n], levels)
+		all.add(parts[:n], levels)
 	}
 	for l := levels; l > 0; l-- {
-		out = wildcards(out, parts[:2*l], l)
+		all.add(parts[:2*l], l)
+	}
+	return all.split()
+}
+
+// forms are the names of an event in one piece: a call of a function has ten.
+type forms struct {
+	text []byte
+	ends []int
+}
+
+func (f *forms) split() []string {
+	text, at := string(f.text), 0
+	out := make([]string, len(f.ends))
+	for i, end := range f.ends {
+		out[i], at = text[at:end], end
 	}
 	return out
 }
 
-// wildcards adds parts joined, with every subset of the ids of the first
-// levels resources replaced, the last ones first.
-func wildcards(out, parts []string, levels int) []string {
+// add adds parts joined, with every subset of the ids of the first levels resources
+// replaced, the last ones first.
+func (f *forms) add(parts []string, levels int) {
 	all := 1<<levels - 1
-	form := make([]string, len(parts))
 	for i := range 1 << levels {
 		mask := i - 1 // behind none and all come the others in turn
 		if i < 2 {
 			mask = i * all
 		}
-		copy(form, parts)
-		for l := range levels {
-			if mask&(1<<(levels-1-l)) != 0 {
-				form[2*l+1] = "*"
+		for n, part := range parts {
+			if n > 0 {
+				f.text = append(f.text, '.')
 			}
+			if l := n / 2; n%2 == 1 && l < levels && mask&(1<<(levels-1-l)) != 0 {
+				part = "*"
+			}
+			f.text = append(f.text, part...)
 		}
-		out = append(out, strings.Join(form, "."))
+		f.ends = append(f.ends, len(f.text))
 	}
-	return out
 }

@@ -3,6 +3,7 @@ package frame
 import (
 	"context"
 	"io"
+	"runtime"
 	"sync"
 )
 
@@ -99,6 +100,9 @@ func (w *writer) reached(at uint64) bool {
 // but not while writing.
 func (w *writer) flush() {
 	w.flushing = true
+	w.mu.Unlock()
+	runtime.Gosched() // who is about to send may: fewer, larger writes under load
+	w.mu.Lock()
 	for n := 0; len(w.buf) > 0 && w.err == nil; n++ {
 		out := w.take()
 		if w.try == nil || n == rounds {

@@ -14,7 +14,8 @@ import (
 // Group collects rows into batches; see New. Set its fields before the first
 // Add. It is safe for concurrent use.
 type Group[T any] struct {
-	// Write stores all rows or none. It is never called twice at a time.
+	// Write stores all rows or none, and does not keep rows. It is never called twice at
+	// a time.
 	Write func(ctx context.Context, rows []T) error
 	// Size is what a row counts towards MaxSize; nil: nothing.
 	Size func(T) int
@@ -25,9 +26,10 @@ type Group[T any] struct {
 	// singly would not help; nil: no error is.
 	Whole func(error) bool
 
-	mu   sync.Mutex    // guards open
-	open *batch[T]     // takes rows
-	turn chan struct{} // holds one while a batch is written
+	mu    sync.Mutex    // guards open and spare
+	open  *batch[T]     // takes rows
+	spare []T           // room for rows, used again
+	turn  chan struct{} // holds one while a batch is written
 }
 
 // New returns a group that stores rows with write.
@@ -58,12 +60,31 @@ func (g *Group[T]) Add(ctx context.Context, row T) error {
 	}
 	g.turn <- struct{}{}
 	defer func() { <-g.turn }()
-	runtime.Gosched() // who is about to join may: fewer, larger commits under load
+	g.gather(b)
 	g.close(b)
 	defer close(b.done) // also if Write panics: who follows must not wait for ever
 	b.err = errPanic
 	g.write(context.WithoutCancel(ctx), b)
+	g.reuse(b)
 	return b.result(at)
+}
+
+// yields is how often a leader lets others run at most.
+const yields = 4
+
+// gather lets those join who are about to, as long as there are some: fewer, larger
+// commits under load.
+func (g *Group[T]) gather(b *batch[T]) {
+	for n, had := 0, 0; n < yields; n++ {
+		runtime.Gosched()
+		g.mu.Lock()
+		have := len(b.rows)
+		g.mu.Unlock()
+		if have == had {
+			return
+		}
+		had = have
+	}
 }
 
 var errPanic = errors.New("groupcommit: the write panicked")
@@ -78,8 +99,8 @@ func (g *Group[T]) join(row T) (b *batch[T], at int, lead bool) {
 	defer g.mu.Unlock()
 	b = g.open
 	if b == nil || len(b.rows) >= orDefault(g.MaxRows, 200) || b.size+size > orDefault(g.MaxSize, 4<<20) {
-		b, lead = &batch[T]{done: make(chan struct{})}, true
-		g.open = b
+		b, lead = &batch[T]{done: make(chan struct{}), rows: g.spare}, true
+		g.open, g.spare = b, nil
 	}
 	b.rows, b.size = append(b.rows, row), b.size+size
 	return b, len(b.rows) - 1, lead
@@ -103,6 +124,16 @@ func (g *Group[T]) write(ctx context.Context, b *batch[T]) {
 	for i := range b.rows {
 		b.each[i] = g.Write(ctx, b.rows[i:i+1])
 	}
+}
+
+// reuse keeps the room for the rows of a batch that is written for a later one.
+func (g *Group[T]) reuse(b *batch[T]) {
+	rows := b.rows
+	b.rows = nil
+	clear(rows)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.spare = rows[:0]
 }
 
 func (b *batch[T]) result(at int) error {

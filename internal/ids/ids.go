@@ -4,7 +4,6 @@
 package ids
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
@@ -18,7 +17,17 @@ var turn = func() *atomic.Uint32 {
 	return &n
 }()
 
+const digits = "0123456789abcdef"
+
 // New returns an id made at now. Ids are unique, not secret.
 func New(now time.Time) string {
-	return fmt.Sprintf("%013x%07x", uint64(now.UnixMicro())&(1<<52-1), turn.Add(1)&(1<<28-1))
+	micros, n := uint64(now.UnixMicro()), turn.Add(1)
+	var id [20]byte
+	for i := 12; i >= 0; i, micros = i-1, micros>>4 {
+		id[i] = digits[micros&15]
+	}
+	for i := 19; i >= 13; i, n = i-1, n>>4 {
+		id[i] = digits[n&15]
+	}
+	return string(id[:])
 }

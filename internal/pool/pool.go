@@ -113,17 +113,16 @@ func (p *Pool) Acquire(ctx context.Context, t Target) (*Instance, error) {
 		p.mu.Unlock()
 		return nil, ErrStopped
 	}
+	if in := p.try(t); in != nil {
+		p.mu.Unlock()
+		return in, nil
+	}
 	g := p.groups[t.Key]
 	if g == nil {
 		g = &group{}
 		p.groups[t.Key] = g
 	}
 	g.Target = t
-	if in := g.free(); in != nil && g.waiters.Len() == 0 {
-		in.busy++
-		p.mu.Unlock()
-		return in, nil
-	}
 	if g.waiters.Len() >= p.cfg.Waiting {
 		p.mu.Unlock()
 		return nil, ErrBusy
@@ -139,6 +138,27 @@ func (p *Pool) Acquire(ctx context.Context, t Target) (*Instance, error) {
 	case <-ctx.Done():
 		return nil, p.leave(g, w, ctx.Err())
 	}
+}
+
+// Try is Acquire for who does not wait; nil: no slot is free.
+func (p *Pool) Try(t Target) *Instance {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.try(t)
+}
+
+func (p *Pool) try(t Target) *Instance {
+	g := p.groups[t.Key]
+	if g == nil {
+		return nil
+	}
+	g.Target = t
+	in := g.free()
+	if in == nil || g.waiters.Len() > 0 {
+		return nil
+	}
+	in.busy++
+	return in
 }
 
 // leave takes a waiter out that does not wait any more. If it was served at

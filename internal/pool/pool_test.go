@@ -128,6 +128,34 @@ func TestManyCallersShareOneStart(t *testing.T) {
 	})
 }
 
+func TestTryTakesAFreeSlotOrNone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, pool.Config{Max: 1, PerKey: 1, Waiting: 10})
+		target := w.target(key("p", "f"), 2)
+		if w.p.Try(target) != nil || w.starts != 0 {
+			t.Error("it started an instance")
+		}
+		first, err := w.p.Acquire(t.Context(), target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		second := w.p.Try(target)
+		if second != first || w.p.Try(target) != nil {
+			t.Fatalf("of two slots it gave %v, and then another", second)
+		}
+		w.p.Release(first, true)
+		w.p.Release(second, false) // no more calls
+		if w.p.Try(target) != nil {
+			t.Error("it gave a slot of an instance that stops")
+		}
+		w.close()
+		if w.p.Try(target) != nil {
+			t.Error("it gave a slot after Close")
+		}
+	})
+}
+
 func TestGrowsWithWaitersUpToTheCaps(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -191,28 +191,38 @@ async function bunSocket() {
 async function rehearse() {
   const home = process.cwd();
   const dir = fs.mkdtempSync(path.join(process.env.TMPDIR, 'rehearsal-'));
-  const file = path.join(dir, 'index.cjs');
+  const file = path.join(dir, 'index.js');
   scheduled = true;
   try {
     fs.writeFileSync(file, "module.exports = async ({req, res, log}) => { log('a'); console.log('b'); return res.json({a: req.bodyJson}); };");
     fs.writeFileSync(path.join(dir, 'index.mjs'), 'export default 1;');
     process.chdir(dir);
-    [root, entrypoint] = [dir, 'index.cjs'];
-    await load();
-    const head = '{"m":"POST","p":"/a?b=c","h":{"host":"localhost","content-type":"application/json"},"t":1000,"l":1}';
-    const payload = Buffer.concat([Buffer.from([head.length, 0]), Buffer.from(head + '{"a":1}')]);
+    const code = JSON.stringify({ root: dir, entrypoint: 'index.js', env: process.env });
     for (let i = 0; i < 3; i++) {
-      onCall(0, END, payload);
+      receive(0, BIND, 0, code);
+      await loading;
+      delete require.cache[file];
+    }
+    const head = '{"m":"POST","p":"/a?b=c","h":{"host":"localhost","content-type":"application/json"},"t":1000,"l":1}';
+    for (let i = 0; i < 3; i++) {
+      receive(0, CALL, END, String.fromCharCode(head.length, 0) + head + '{"a":1}');
       await new Promise(setImmediate);
     }
     await loadModule(path.join(dir, 'index.mjs'));
   } finally {
     [main, root, entrypoint] = [null, '', ''];
     [out, pendingLog, queuedLog, scheduled] = [[], null, 0, false];
-    delete require.cache[file];
     process.chdir(home);
     fs.rmSync(dir, { recursive: true });
   }
+}
+
+// receive has a frame of ASCII come in.
+function receive(id, type, flags, payload) {
+  const b = Buffer.allocUnsafe(10 + payload.length);
+  header(b, id, type, flags);
+  b.write(payload, 10, 'latin1');
+  onBytes(b.length, b);
 }
 
 // ---- loading ----
@@ -274,8 +284,8 @@ async function loadOnce() {
 // isOwnFile reports whether a file is one of the deployment's.
 function isOwnFile(file) {
   try {
-    const real = fs.realpathSync(file);
-    return real.startsWith(path.join(fs.realpathSync(root), path.sep)) && fs.statSync(real).isFile();
+    const real = fs.realpathSync.native(file);
+    return real.startsWith(path.join(fs.realpathSync.native(root), path.sep)) && fs.statSync(real).isFile();
   } catch {
     return false;
   }
