@@ -61,6 +61,11 @@ func schedules(ctx context.Context, o options, dir string) error {
 		}); err != nil {
 			return err
 		}
+		for did := true; did; { // looks through all functions for what is old, page by page, when it starts
+			if _, did, err = w.eng.Step(ctx); err != nil {
+				return err
+			}
+		}
 		const ticks = 200
 		tick, err := spent(ticks, func(int) error {
 			mock.Set(mock.Now().Add(time.Minute))

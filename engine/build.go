@@ -293,7 +293,7 @@ func (e *Engine) finishBuild(ctx context.Context, l store.Lease, d Deployment, e
 		e.expect(ctx, d)
 	}
 	if activated {
-		e.forget(d.Project, d.FunctionID)
+		e.forgetCalled(ctx, d.Project, d.FunctionID)
 	}
 	e.Project(d.Project).emit(ctx, System, "functions."+d.FunctionID+".deployments."+d.ID+".update", d)
 }

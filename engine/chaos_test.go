@@ -356,7 +356,7 @@ func (c *chaos) measure(n int, _ *rand.Rand) error {
 		return err
 	}
 	defer done()
-	for _, table := range []string{"executions", "deployments"} {
+	for _, table := range []string{"runs", "deployments"} {
 		now := c.cfg.clock().Now()
 		rows, err := db.QueryContext(c.Context(), "SELECT status, min(ready_at) FROM fnkit_"+table+" WHERE ready_at IS NOT NULL GROUP BY status")
 		if err != nil {
@@ -493,8 +493,8 @@ func (c *chaos) pending() (left []string) {
 		c.Fatal(err)
 	}
 	defer done()
-	for _, table := range []string{"executions", "deployments"} {
-		rows, err := db.QueryContext(c.Context(), "SELECT id, status, attempt FROM fnkit_"+table+" WHERE ready_at IS NOT NULL LIMIT 10")
+	for _, table := range []string{"runs", "deployments"} {
+		rows, err := db.QueryContext(c.Context(), "SELECT seq, status, attempt FROM fnkit_"+table+" WHERE ready_at IS NOT NULL LIMIT 10")
 		if err != nil {
 			c.Fatal(err)
 		}

@@ -97,7 +97,7 @@ func (d *directory) close() error {
 		err = errors.Join(archive.Remove(d.in("code")), archive.Remove(d.in("work")))
 	}
 	if d.lock != nil {
-		err = errors.Join(err, d.lock.Close())
+		err = errors.Join(err, lockfile.Unlock(d.lock))
 	}
 	return err
 }

@@ -215,13 +215,27 @@ func (e *Engine) changing(project, id string) (done func()) {
 
 // forget drops what is known of a function and retires its instances, so that
 // the very next call sees a change.
-func (e *Engine) forget(project, id string) {
+func (e *Engine) forget(project, id string) { e.forgetBut(functionKey{project, id}, "") }
+
+// forgetCalled is forget for a change that calls may have seen before: what they have
+// started stays warm.
+func (e *Engine) forgetCalled(ctx context.Context, project, id string) {
 	key := functionKey{project, id}
+	k, err := e.load(ctx, key)
+	if err != nil {
+		e.forgetBut(key, "")
+		return
+	}
+	e.forgetBut(key, k.instanceKey())
+}
+
+// forgetBut keeps the instances of the state named by its instanceKey.
+func (e *Engine) forgetBut(key functionKey, state string) {
 	e.knowledge.mu.Lock()
 	delete(e.knowledge.entries, key)
 	e.knowledge.changes++
 	e.knowledge.mu.Unlock()
-	e.retireInstances(key, "")
+	e.retireInstances(key, state)
 }
 
 // load reads a function's state from the store.

@@ -82,7 +82,7 @@ func postgresOutage(t *testing.T, state string) outage {
 }
 
 // outageTables are the tables that cannot be written.
-var outageTables = []string{"functions", "executions", "deployments", "keys", "payloads", "migrations"}
+var outageTables = []string{"functions", "executions", "deployments", "keys", "runs", "payloads", "migrations"}
 
 var outages = map[string]func(t *testing.T) outage{
 	"postgres gone": func(t *testing.T) outage {

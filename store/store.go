@@ -12,7 +12,7 @@ type Store interface {
 	Records
 
 	// Builds is the queue of deployments to build, Runs the queue of
-	// executions to run. The rows of the tables are the queues.
+	// executions to run.
 	Builds() Queue[Deployment]
 	Runs() Queue[Execution]
 

@@ -45,13 +45,13 @@ func openState(dir string) (*state, error) {
 	}
 	s := &state{dir, lock}
 	if err := s.reap(); err != nil {
-		lock.Close()
+		lockfile.Unlock(lock)
 		return nil, err
 	}
 	return s, nil
 }
 
-func (s *state) close() error { return s.lock.Close() }
+func (s *state) close() error { return lockfile.Unlock(s.lock) }
 
 // reap ends and removes what the last owner left; the lock says that it is dead.
 func (s *state) reap() error {

@@ -21,7 +21,7 @@ func (r records) DeleteFunction(ctx context.Context, project, id string) (blobs 
 		return nil, failed("delete function", err)
 	}
 	if r.in == nil {
-		if err := r.drain(ctx, project, id); err != nil {
+		if err := r.drain(ctx, project, "function_id = ?", id); err != nil {
 			return nil, failed("delete executions", err)
 		}
 	}
@@ -32,13 +32,12 @@ func (r records) DeleteFunction(ctx context.Context, project, id string) (blobs 
 	return blobs, failed("delete function", err)
 }
 
-// drain deletes the executions of a function, batch by batch.
-func (r records) drain(ctx context.Context, project, function string) error {
+// drain deletes the executions of a project that meet a condition, batch by batch.
+func (r records) drain(ctx context.Context, project, which string, args ...any) error {
 	for n := deleteBatch; n == deleteBatch; {
 		err := r.atomic(ctx, func(ctx context.Context, r records) error {
 			var ids []string
-			err := r.r.NewRaw("SELECT id FROM ? WHERE project_id = ? AND function_id = ? ORDER BY created_at, seq LIMIT ?",
-				r.s.table("executions"), project, function, deleteBatch).Scan(ctx, &ids)
+			err := r.r.NewSelect().TableExpr("?", r.s.table("executions")).Column("id").Where("project_id = ?", project).Where(which, args...).Limit(deleteBatch).Scan(ctx, &ids)
 			if n = len(ids); err != nil || n == 0 {
 				return err
 			}
@@ -53,11 +52,14 @@ func (r records) drain(ctx context.Context, project, function string) error {
 
 // deleteExecutions removes executions with all they have.
 func (r records) deleteExecutions(ctx context.Context, project string, ids []string) error {
+	for _, table := range []string{"runs", "payloads"} {
+		_, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE seq IN (SELECT seq FROM ? WHERE project_id = ? AND id IN (?))", r.s.table(table), r.s.table("executions"), project, bun.List(ids))
+		if err != nil {
+			return err
+		}
+	}
 	_, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND kind = ? AND id IN (?)", r.s.table("logs"), project, string(store.ExecutionLog), bun.List(ids))
 	if err != nil {
-		return err
-	}
-	if _, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND execution_id IN (?)", r.s.table("payloads"), project, bun.List(ids)); err != nil {
 		return err
 	}
 	_, err = r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND id IN (?)", r.s.table("executions"), project, bun.List(ids))
@@ -85,7 +87,13 @@ func (r records) deleteFunction(ctx context.Context, project, id string) (blobs 
 		r.s.table("keys"), project, string(store.ExecutionKey), id+"/", id+"0"); err != nil {
 		return nil, failed("delete keys", err)
 	}
-	for _, table := range []string{"payloads", "executions", "variables"} {
+	for _, table := range []string{"runs", "payloads"} {
+		_, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE seq IN (SELECT seq FROM ? WHERE project_id = ? AND function_id = ?)", r.s.table(table), r.s.table("executions"), project, id)
+		if err != nil {
+			return nil, failed("delete "+table, err)
+		}
+	}
+	for _, table := range []string{"executions", "variables"} {
 		if _, err := r.w.ExecContext(ctx, "DELETE FROM ? WHERE project_id = ? AND function_id = ?", r.s.table(table), project, id); err != nil {
 			return nil, failed("delete "+table, err)
 		}
@@ -115,15 +123,14 @@ func (s *Store) DeleteProject(ctx context.Context, project string) error {
 	// planner would look at all rows of the project for each batch.
 	const bySeq = "DELETE FROM ?0 WHERE seq IN (SELECT seq FROM ?0 WHERE project_id = ?1 LIMIT ?2)"
 	const byName = "DELETE FROM ?0 WHERE project_id = ?1 AND name IN (SELECT name FROM ?0 WHERE project_id = ?1 LIMIT ?2)"
-	const byKey = "DELETE FROM ?0 WHERE project_id = ?1 AND execution_id IN (SELECT execution_id FROM ?0 WHERE project_id = ?1 LIMIT ?2)"
 	for _, t := range []struct{ table, statement string }{
-		{"functions", bySeq}, {"deployments", bySeq}, {"variables", bySeq}, {"executions", bySeq}, {"payloads", byKey}, {"logs", bySeq}, {"keys", bySeq}, {"rates", byName},
+		{"functions", bySeq}, {"deployments", bySeq}, {"variables", bySeq}, {"logs", bySeq}, {"keys", bySeq}, {"rates", byName},
 	} {
 		if err := s.inBatches(ctx, t.statement, s.table(t.table), project, deleteBatch); err != nil {
 			return failed("delete project", err)
 		}
 	}
-	return nil
+	return failed("delete project", s.drain(ctx, project, "TRUE"))
 }
 
 // inBatches executes a statement until it affects less than a batch.

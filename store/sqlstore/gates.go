@@ -11,7 +11,7 @@ import (
 	"github.com/fnkit/fnkit/store"
 )
 
-// The column "gate" is 1 while an execution is parked, and 2 while it is
+// The column "gate" of the queue is 1 while an execution is parked, and 2 while it is
 // admitted and counts; "paid" is set once it has its tokens of the rates.
 
 // Admit implements store.Gates. Admissions of one project stand in line.
@@ -21,12 +21,13 @@ func (r records) Admit(ctx context.Context, lease store.Lease, room store.Room, 
 			return err
 		}
 		var row struct {
+			Seq        int64
 			FunctionID string
 			Lane       string
 			Paid       bool
 		}
-		err := r.r.NewRaw("SELECT function_id, lane, paid FROM ? WHERE project_id = ? AND id = ? AND attempt = ? AND status = ? AND ready_at IS NOT NULL",
-			r.s.table("executions"), lease.Project, lease.ID, lease.Attempt, string(store.ExecutionProcessing)).Scan(ctx, &row)
+		err := r.r.NewRaw("SELECT seq, function_id, lane, paid FROM ? WHERE seq = (SELECT e.seq FROM ? e WHERE e.project_id = ? AND e.id = ?) AND attempt = ? AND status = ? AND ready_at IS NOT NULL",
+			r.s.table("runs"), r.s.table("executions"), lease.Project, lease.ID, lease.Attempt, string(store.ExecutionProcessing)).Scan(ctx, &row)
 		if err = failed("", err); err != nil {
 			return orConflict(err)
 		}
@@ -37,19 +38,19 @@ func (r records) Admit(ctx context.Context, lease store.Lease, room store.Room, 
 			}
 			if begin.After(at) {
 				admission = store.Postponed
-				return r.setGate(ctx, lease, "status = 'waiting', ready_at = ?, due = FALSE, paid = TRUE, gate = 0, updated_at = ?", millis(begin), millis(at))
+				return r.putBack(ctx, row.Seq, lease, at, "ready_at = ?, gate = 0", millis(begin))
 			}
 		}
-		full, err := r.full(ctx, lease, row.FunctionID, row.Lane, room)
+		full, err := r.full(ctx, lease.Project, row.Seq, row.FunctionID, row.Lane, room)
 		if err != nil {
 			return err
 		}
 		if full {
 			admission = store.Parked
-			return r.setGate(ctx, lease, "status = 'waiting', ready_at = NULL, due = FALSE, paid = TRUE, gate = 1, updated_at = ?", millis(at))
+			return r.putBack(ctx, row.Seq, lease, at, "ready_at = NULL, gate = 1")
 		}
 		admission = store.Admitted
-		return r.setGate(ctx, lease, "paid = TRUE, gate = 2")
+		return r.setGate(ctx, row.Seq, lease, "gate = 2")
 	})
 	return admission, failed("admit execution", err)
 }
@@ -71,22 +72,38 @@ func (r records) lockGates(ctx context.Context, project string) error {
 	return err
 }
 
-func (r records) setGate(ctx context.Context, lease store.Lease, set string, args ...any) error {
-	args = append(append([]any{r.s.table("executions")}, args...), lease.Project, lease.ID, lease.Attempt)
-	_, err := r.w.ExecContext(ctx, "UPDATE ? SET "+set+" WHERE project_id = ? AND id = ? AND attempt = ?", args...)
+// setGate changes the row of a lease, which has its tokens now.
+func (r records) setGate(ctx context.Context, seq int64, lease store.Lease, set string, args ...any) error {
+	args = append(append([]any{r.s.table("runs")}, args...), seq, lease.Attempt)
+	res, err := r.w.ExecContext(ctx, "UPDATE ? SET paid = TRUE, "+set+" WHERE seq = ? AND attempt = ?", args...)
+	if err != nil {
+		return err
+	}
+	if n, err := res.RowsAffected(); err != nil || n > 0 {
+		return err
+	}
+	return orConflict(store.ErrNotFound)
+}
+
+// putBack makes the execution of a lease wait again, in a state of its gate.
+func (r records) putBack(ctx context.Context, seq int64, lease store.Lease, at time.Time, set string, args ...any) error {
+	if err := r.setGate(ctx, seq, lease, "status = 'waiting', due = FALSE, "+set, args...); err != nil {
+		return err
+	}
+	_, err := r.w.ExecContext(ctx, "UPDATE ? SET status = 'waiting', updated_at = ? WHERE seq = ?", r.s.table("executions"), millis(at), seq)
 	return err
 }
 
-// full reports whether as many executions run already as may, the one of the
-// lease not counted.
-func (r records) full(ctx context.Context, lease store.Lease, function, lane string, room store.Room) (bool, error) {
+// full reports whether as many executions run already as may, the one of a sequence
+// not counted.
+func (r records) full(ctx context.Context, project string, seq int64, function, lane string, room store.Room) (bool, error) {
 	inside := func(max int, where string, args ...any) (bool, error) {
 		if max == 0 {
 			return false, nil
 		}
 		var n int
-		args = append(append([]any{r.s.table("executions"), lease.Project, lease.ID}, args...), max)
-		err := r.r.NewRaw("SELECT count(*) FROM (SELECT 1 FROM ? WHERE project_id = ? AND gate = 2 AND id <> ?"+where+" LIMIT ?) AS inside", args...).Scan(ctx, &n)
+		args = append(append([]any{r.s.table("runs"), project, seq}, args...), max)
+		err := r.r.NewRaw("SELECT count(*) FROM (SELECT 1 FROM ? WHERE project_id = ? AND gate = 2 AND seq <> ?"+where+" LIMIT ?) AS inside", args...).Scan(ctx, &n)
 		return n >= max, err
 	}
 	if full, err := inside(room.Project, ""); full || err != nil {
@@ -154,8 +171,10 @@ func (r records) Unpark(ctx context.Context, project, function string, room stor
 		if n = len(seqs); err != nil || n == 0 {
 			return err
 		}
-		_, err = r.w.ExecContext(ctx, "UPDATE ? SET ready_at = ?, due = TRUE, gate = 0, updated_at = ? WHERE seq IN (?)",
-			r.s.table("executions"), millis(at), millis(at), bun.List(seqs))
+		if _, err = r.w.ExecContext(ctx, "UPDATE ? SET ready_at = ?, due = TRUE, gate = 0 WHERE seq IN (?)", r.s.table("runs"), millis(at), bun.List(seqs)); err != nil {
+			return err
+		}
+		_, err = r.w.ExecContext(ctx, "UPDATE ? SET updated_at = ? WHERE seq IN (?)", r.s.table("executions"), millis(at), bun.List(seqs))
 		return err
 	})
 	r.enqueued(err, n > 0)
@@ -170,7 +189,7 @@ func (r records) unparkable(ctx context.Context, project, function string, room 
 		Lane       string
 		N          int
 	}
-	err = r.r.NewRaw("SELECT function_id, lane, count(*) AS n FROM ? WHERE project_id = ? AND gate = 2 GROUP BY function_id, lane", r.s.table("executions"), project).Scan(ctx, &lanes)
+	err = r.r.NewRaw("SELECT function_id, lane, count(*) AS n FROM ? WHERE project_id = ? AND gate = 2 GROUP BY function_id, lane", r.s.table("runs"), project).Scan(ctx, &lanes)
 	if err != nil {
 		return nil, err
 	}
@@ -199,7 +218,7 @@ func (r records) unparkable(ctx context.Context, project, function string, room 
 		Lane string
 	}
 	err = r.r.NewRaw("SELECT seq, lane FROM ? WHERE project_id = ? AND function_id = ? AND gate = 1 AND (lane = '' OR lane NOT IN (?)) ORDER BY rank, seq LIMIT ?",
-		r.s.table("executions"), project, function, bun.List(full), unparkWindow).Scan(ctx, &parked)
+		r.s.table("runs"), project, function, bun.List(full), unparkWindow).Scan(ctx, &parked)
 	if err != nil {
 		return nil, err
 	}
@@ -228,7 +247,7 @@ func (r records) Parked(ctx context.Context, project string, limit int) ([]store
 	for len(refs) < limit {
 		var next []struct{ ProjectID, FunctionID string }
 		err := r.r.NewRaw("SELECT project_id, function_id FROM ? WHERE gate = 1 AND (project_id, function_id) > (?, ?) ORDER BY project_id, function_id LIMIT 1",
-			r.s.table("executions"), at.Project, at.ID).Scan(ctx, &next)
+			r.s.table("runs"), at.Project, at.ID).Scan(ctx, &next)
 		if err != nil {
 			return nil, failed("list parked executions", err)
 		}

@@ -16,7 +16,7 @@ import (
 var migrations embed.FS
 
 // Version is the version of the tables that this package makes and works with.
-const Version = 7
+const Version = 8
 
 // ErrNewer: the tables were made by a version of this package that this one
 // cannot work beside.
@@ -174,8 +174,9 @@ func (r records) script(ctx context.Context, sql string) error {
 type migration struct {
 	version int
 	// oldest is the oldest version of this package that may work with the
-	// tables after the step. A step only adds, with defaults, so that it is the
-	// version before; what is no longer needed goes a version later.
+	// tables after the step. A step that only adds, with defaults, leaves it the
+	// version before; what is no longer needed goes a version later. Before one
+	// that moves rows, as 8 does, engines of earlier versions have to be stopped.
 	oldest   int
 	up, down string
 }

@@ -25,6 +25,8 @@ type listing struct {
 	owner   []condition       // which rows a cursor may name
 	logs    []string          // columns of logs, which can be long
 	noLogs  bool              // they are not read
+	more    string            // columns that are read besides those of the table
+	queued  []any             // statuses that are kept in the queue, see byStatus
 
 	contains string // the dialect's condition
 }
@@ -51,18 +53,18 @@ func deploymentList(project, function string) listing {
 		columns: map[string]string{"buildId": "build_id"}}
 }
 
-func executionList(project, function, reader string) listing {
+func (r records) executionList(project, function, reader string) listing {
 	own := []condition{where("project_id = ?", project)}
 	if reader != "" {
 		own = append(own, where("user_id = ? AND user_id <> ''", clean(reader))) // the second lets the partial index serve
 	}
-	return listing{table: "executions", alias: "e", attrs: store.ExecutionAttrs(), logs: []string{"logs", "errors"}, noLogs: reader != "",
+	return listing{table: "executions", alias: "e", attrs: store.ExecutionAttrs(), logs: []string{"logs", "errors"}, noLogs: reader != "", more: r.s.ofQueue(), queued: queuedStatuses,
 		owner: own, scope: append(slices.Clone(own), where("function_id = ?", function)),
 		// ids hold no other characters that separate words
 		search: "' ' || lower(replace(replace(function_id || ' ' || id, '-', ' '), '.', ' ')) || ' '",
 		columns: map[string]string{
 			"trigger": "trigger_kind", "responseStatusCode": "response_status_code", "requestMethod": "request_method", "requestPath": "request_path",
-			"deploymentId": "deployment_id", "scheduledAt": "scheduled_at",
+			"deploymentId": "deployment_id", "scheduledAt": "scheduled_at", "status": r.s.status(),
 		}}
 }
 
@@ -93,6 +95,9 @@ func (r records) list(ctx context.Context, l listing, q store.Query, rows any) e
 	l.contains = r.s.dialect.contains
 	sel := r.r.NewSelect().Model(rows).ModelTableExpr("? AS ?", r.s.table(l.table), bun.Ident(l.alias))
 	l.selectLogs(sel, limit(q))
+	if l.more != "" {
+		sel.ColumnExpr(l.more)
+	}
 	conditions, err := l.conditions(q)
 	if err != nil {
 		return err
@@ -235,7 +240,24 @@ func (l listing) filter(f store.Filter) (condition, error) {
 			return condition{}, err
 		}
 	}
-	return compare(f, column, l.contains, attr, values)
+	c, err := compare(f, column, l.contains, attr, values)
+	if err == nil && f.Attr == "status" && f.Op == store.Equal && l.queued != nil {
+		return l.byStatus(c, values), nil
+	}
+	return c, err
+}
+
+// queuedStatuses are those of executions in the queue.
+var queuedStatuses = []any{string(store.ExecutionScheduled), string(store.ExecutionWaiting), string(store.ExecutionProcessing)}
+
+// byStatus narrows a condition on the status down to what the index of the table
+// finds: what is not in the queue, or any of what is.
+func (l listing) byStatus(c condition, values []any) condition {
+	others := slices.DeleteFunc(slices.Clone(values), func(v any) bool { return slices.Contains(l.queued, v) })
+	if len(others) == len(values) {
+		return where("status IN (?)", bun.List(values))
+	}
+	return where("status IN (?) AND "+c.sql, append([]any{bun.List(append(others, l.queued...))}, c.args...)...)
 }
 
 // compare is the condition of an operator on a column.

@@ -11,16 +11,12 @@ import (
 	"github.com/fnkit/fnkit/store"
 )
 
-// Builds implements store.Store and store.Tx.
-func (r records) Builds() store.Queue[store.Deployment] { return builds{queue{r, "deployments", ""}} }
-
-// Runs implements store.Store and store.Tx.
-func (r records) Runs() store.Queue[store.Execution] { return runs{queue{r, "executions", "x.rank, "}} }
-
-// queue is what the two queues share: a table with ready_at, attempt and status.
+// queue is what the two queues share: a table with project_id, ready_at, due,
+// status, attempt and losses.
 type queue struct {
 	records
 	name string
+	of   string // the table that has the ids of its rows, by sequence
 	rank string // what those of a project are ordered by before the time
 }
 
@@ -30,7 +26,7 @@ func (q queue) Renew(ctx context.Context, leases []store.Lease, until time.Time)
 	for i, l := range leases {
 		rows[i] = change{l, []any{millis(until)}}
 	}
-	lost, err = q.change(ctx, []column{{"ready_at", "bigint"}}, rows)
+	lost, err = q.change(ctx, q.writing([]column{{"ready_at", "bigint"}}), rows)
 	return lost, failed("renew leases", err)
 }
 
@@ -136,76 +132,42 @@ func claim[R any](ctx context.Context, q queue, p store.ClaimParams, columns str
 	return rows, err
 }
 
+// held is the condition that a lease holds a row. It is none that the indexes
+// of the queue serve: a planner whose statistics were taken when the queue was
+// empty would read all of it.
+const held = "(coalesce(ready_at, 0) <> 0 AND status IN ('processing', 'building'))"
+
+// heldOf is held of a row by its alias.
+func heldOf(alias string) string {
+	return strings.NewReplacer("ready_at", alias+".ready_at", "status", alias+".status").Replace(held)
+}
+
 // change is new values for a row under a lease.
 type change struct {
 	lease  store.Lease
 	values []any
 }
 
-// held is the condition that a lease holds a row. It is none that the indexes
-// of the queue serve: a planner whose statistics were taken when the queue was
-// empty would read all of it.
-const held = "(coalesce(ready_at, 0) <> 0 AND status IN ('processing', 'building'))"
+// writing is how changes of as many rows are written, by databases that take arrays in
+// one statement. Both return the leases that hold a row.
+type writing struct {
+	columns []column // of the values
+	atOnce  string   // takes leaseColumns and columns
+	texts   []string // of each
+	each    func(ctx context.Context, r records, texts []string, rows []change) ([]store.Lease, error)
+}
 
 // change writes values to rows that leases hold, and returns the leases that
 // hold none. Rows are written in the order of their keys, so that two changes
-// cannot lock each other out. Executions that become final lose their payload,
-// unless they are dead.
-func (q queue) change(ctx context.Context, columns []column, rows []change) (lost []store.Lease, err error) {
+// cannot lock each other out. The second change of one row follows.
+func (q queue) change(ctx context.Context, w writing, rows []change) (lost []store.Lease, err error) {
+	if len(rows) == 0 {
+		return nil, nil
+	}
 	rows = slices.Clone(rows)
 	slices.SortStableFunc(rows, func(a, b change) int {
 		return cmp.Or(strings.Compare(a.lease.Project, b.lease.Project), strings.Compare(a.lease.ID, b.lease.ID))
 	})
-	if len(rows) == 0 {
-		return nil, nil
-	}
-	if q.s.dialect.arrays {
-		return q.changeAtOnce(ctx, columns, rows)
-	}
-	return q.changeEach(ctx, columns, rows)
-}
-
-// changeEach changes rows one by one.
-func (q queue) changeEach(ctx context.Context, columns []column, rows []change) (lost []store.Lease, err error) {
-	set := make([]string, len(columns))
-	for i, c := range columns {
-		set[i] = c.name + " = ?"
-	}
-	text := fmt.Sprintf(`UPDATE "%s%s" SET %s WHERE project_id = ? AND id = ? AND attempt = ? AND %s`, q.s.prefix, q.name, strings.Join(set, ", "), held)
-	drop := fmt.Sprintf(`DELETE FROM "%spayloads" WHERE project_id = ? AND execution_id = ?`, q.s.prefix)
-	err = q.atomicWith(ctx, []string{text, drop}, func(ctx context.Context, r records) error {
-		lost = nil
-		for _, c := range rows {
-			l := c.lease
-			n, err := r.exec(ctx, text, append(slices.Clone(c.values), l.Project, l.ID, l.Attempt)...)
-			if err == nil && n > 0 && q.ends(columns, c) {
-				_, err = r.exec(ctx, drop, l.Project, l.ID)
-			}
-			if err != nil {
-				return err
-			}
-			if n == 0 {
-				lost = append(lost, l)
-			}
-		}
-		return nil
-	})
-	return lost, err
-}
-
-// ends reports whether a change makes an execution final and not dead.
-func (q queue) ends(columns []column, c change) bool {
-	i := slices.IndexFunc(columns, func(c column) bool { return c.name == "status" })
-	if q.name != "executions" || i < 0 {
-		return false
-	}
-	status := store.ExecutionStatus(c.values[i].(string))
-	return status.Final() && status != store.ExecutionDead
-}
-
-// changeAtOnce changes rows in one statement, which takes each row once: the
-// second change of one row follows.
-func (q queue) changeAtOnce(ctx context.Context, columns []column, rows []change) (lost []store.Lease, err error) {
 	first, rest := make([]change, 0, len(rows)), []change(nil)
 	for i, c := range rows {
 		if i > 0 && c.lease.Project == rows[i-1].lease.Project && c.lease.ID == rows[i-1].lease.ID {
@@ -214,155 +176,102 @@ func (q queue) changeAtOnce(ctx context.Context, columns []column, rows []change
 			first = append(first, c)
 		}
 	}
-	var kept []struct {
-		ProjectID string
-		ID        string
-		Attempt   int
-	}
-	err = q.statement(ctx, func() error {
-		kept = nil
-		return q.scan(ctx, &kept, q.changeText(columns), q.changeArgs(columns, first)...)
-	})
+	kept, err := q.write(ctx, w, first)
 	if err != nil {
 		return nil, err
 	}
-	have := map[store.Lease]bool{}
-	for _, k := range kept {
-		have[store.Lease{Project: k.ProjectID, ID: k.ID, Attempt: k.Attempt}] = true
-	}
 	for _, c := range first {
-		if !have[c.lease] {
+		if len(kept) > 0 && kept[0] == c.lease {
+			kept = kept[1:]
+		} else {
 			lost = append(lost, c.lease)
 		}
 	}
-	if len(rest) > 0 {
-		more, err := q.change(ctx, columns, rest)
-		return append(lost, more...), err
+	more, err := q.change(ctx, w, rest)
+	return append(lost, more...), err
+}
+
+// write writes changes of rows, each of another, and returns the leases that hold
+// one, in the same order.
+func (q queue) write(ctx context.Context, w writing, rows []change) (kept []store.Lease, err error) {
+	if !q.s.dialect.arrays {
+		err = q.atomicWith(ctx, w.texts, func(ctx context.Context, r records) (err error) {
+			kept, err = w.each(ctx, r, w.texts, rows)
+			return err
+		})
+		return kept, err
 	}
-	return lost, nil
+	values := make([][]any, len(rows))
+	for i, c := range rows {
+		values[i] = append([]any{c.lease.Project, c.lease.ID, c.lease.Attempt}, c.values...)
+	}
+	var found []struct{ N int }
+	err = q.statement(ctx, func() error {
+		found = nil
+		return q.scan(ctx, &found, w.atOnce, arrays(append(slices.Clone(leaseColumns), w.columns...), values)...)
+	})
+	slices.SortFunc(found, func(a, b struct{ N int }) int { return a.N - b.N })
+	for _, f := range found {
+		kept = append(kept, rows[f.N-1].lease)
+	}
+	return kept, err
 }
 
 // leaseColumns are what a change begins with.
 var leaseColumns = []column{{"project_id", "text"}, {"id", "text"}, {"attempt", "bigint"}}
 
-// changeText finds the rows by their keys one by one, and then takes them by
-// their sequence: joining on the keys, a planner whose statistics were taken
-// when nothing was in work would read the whole table or all that is in work. The
-// condition of the lease is one on both sides, because one on the rows alone would
-// make it expect a single row, and then compare each row with all the others.
-func (q queue) changeText(columns []column) string {
+// writing is how columns of the queue's table are written.
+func (q queue) writing(columns []column) writing {
+	set := make([]string, len(columns))
+	for i, c := range columns {
+		set[i] = c.name + " = ?"
+	}
+	return writing{
+		columns: columns,
+		atOnce: q.changed(columns) + fmt.Sprintf(`, changed AS (
+  UPDATE "%s" AS q SET %s FROM v WHERE `+heldAtOnce("TRUE")+` RETURNING v.n
+) SELECT n FROM changed`, q.s.prefix+q.name, assigned(columns)),
+		texts: []string{fmt.Sprintf(`UPDATE "%s" SET %s WHERE seq = (SELECT e.seq FROM "%s" e WHERE e.project_id = ? AND e.id = ?) AND attempt = ? AND `+held,
+			q.s.prefix+q.name, strings.Join(set, ", "), q.s.prefix+q.of)},
+		each: func(ctx context.Context, r records, texts []string, rows []change) (kept []store.Lease, err error) {
+			for _, c := range rows {
+				n, err := r.exec(ctx, texts[0], append(slices.Clone(c.values), c.lease.Project, c.lease.ID, c.lease.Attempt)...)
+				if err != nil {
+					return nil, err
+				}
+				if n > 0 {
+					kept = append(kept, c.lease)
+				}
+			}
+			return kept, nil
+		},
+	}
+}
+
+// changed begins a statement with the changes v and the sequences of their rows.
+// It finds them by their keys one by one: joining on the keys, a planner whose
+// statistics were taken when nothing was in work would read the whole table or
+// all that is in work.
+func (q queue) changed(columns []column) string {
 	all := append(slices.Clone(leaseColumns), columns...)
+	return fmt.Sprintf(`WITH v AS MATERIALIZED (
+  SELECT u.*, (SELECT e.seq FROM "%s" e WHERE e.project_id = u.project_id AND e.id = u.id) AS seq, TRUE AS held FROM %s WITH ORDINALITY AS u (%s, n)
+)`, q.s.prefix+q.of, unnest(all, 1), names(all))
+}
+
+// heldAtOnce is the condition that q is the row of a change v which meets a
+// condition. That of the lease is one on both sides, because one on the rows alone
+// would make a planner expect a single row, and then compare each with all others.
+func heldAtOnce(which string) string {
+	return "q.seq = ANY(ARRAY(SELECT seq FROM v WHERE " + which + ")) AND q.seq = v.seq AND q.attempt = v.attempt AND " +
+		heldOf("q") + " = v.held"
+}
+
+// assigned sets columns to those of v.
+func assigned(columns []column) string {
 	set := make([]string, len(columns))
 	for i, c := range columns {
 		set[i] = c.name + " = v." + c.name
 	}
-	const text = `WITH v AS MATERIALIZED (
-  SELECT u.*, (SELECT q.seq FROM "%[1]s%[2]s" q WHERE q.project_id = u.project_id AND q.id = u.id) AS seq, TRUE AS held FROM %[4]s AS u (%[3]s)
-), changed AS (
-  UPDATE "%[1]s%[2]s" AS q SET %[5]s FROM v
-  WHERE q.seq = ANY(ARRAY(SELECT seq FROM v)) AND q.seq = v.seq AND q.attempt = v.attempt AND %[6]s = v.held
-  RETURNING q.project_id, q.id, q.attempt, q.status
-)%[7]s SELECT project_id, id, attempt FROM changed`
-	drop := ""
-	if q.name == "executions" {
-		drop = fmt.Sprintf(`, dropped AS (
-  DELETE FROM "%spayloads" AS p USING changed AS c WHERE p.project_id = c.project_id AND p.execution_id = c.id AND c.status IN ('%s', '%s', '%s')
-)`, q.s.prefix, store.ExecutionCompleted, store.ExecutionFailed, store.ExecutionCanceled)
-	}
-	return fmt.Sprintf(text, q.s.prefix, q.name, names(all), unnest(all, 1), strings.Join(set, ", "),
-		strings.NewReplacer("ready_at", "q.ready_at", "status", "q.status").Replace(held), drop)
-}
-
-func (q queue) changeArgs(columns []column, rows []change) []any {
-	values := make([][]any, len(rows))
-	for i, c := range rows {
-		values[i] = append([]any{c.lease.Project, c.lease.ID, c.lease.Attempt}, c.values...)
-	}
-	return arrays(append(slices.Clone(leaseColumns), columns...), values)
-}
-
-// builds is the queue of deployments.
-type builds struct{ queue }
-
-// claimedBuild is a deployment that was claimed.
-type claimedBuild struct {
-	deploymentRow `bun:",extend"`
-	Later         int64 `bun:",scanonly,nullzero"`
-}
-
-// Claim implements store.Queue.
-func (q builds) Claim(ctx context.Context, p store.ClaimParams) ([]store.Claimed[store.Deployment], error) {
-	rows, err := claim(ctx, q.queue, p, q.s.columns(new([]claimedBuild)), func(r *claimedBuild) int64 { return r.Later })
-	if err != nil {
-		return nil, failed("claim builds", err)
-	}
-	return convert(rows, func(r *claimedBuild) store.Claimed[store.Deployment] {
-		d := r.record()
-		return store.Claimed[store.Deployment]{Lease: store.Lease{Project: d.Project, ID: d.ID, Attempt: d.Attempt}, Row: d}
-	}), nil
-}
-
-// buildColumns are what Settle writes of a deployment.
-var buildColumns = []column{
-	{"status", "text"}, {"build_id", "text"}, {"build_started", "bigint"}, {"build_ended", "bigint"}, {"build_logs", "text"}, {"build_size", "bigint"},
-	{"artefact_blob", "text"}, {"updated_at", "bigint"}, {"ready_at", "bigint"}, {"due", "boolean"},
-}
-
-// Settle implements store.Queue.
-func (q builds) Settle(ctx context.Context, rows []store.Settlement[store.Deployment]) ([]store.Lease, error) {
-	changes := make([]change, len(rows))
-	for i, s := range rows {
-		d := newDeploymentRow(s.Row)
-		changes[i] = change{s.Lease, []any{
-			d.Status, d.BuildID, nullable(d.BuildStarted), nullable(d.BuildEnded), d.BuildLogs, d.BuildSize, d.ArtefactBlob, d.UpdatedAt, nullable(d.ReadyAt), d.Due,
-		}}
-	}
-	lost, err := q.change(ctx, buildColumns, changes)
-	q.enqueued(err, slices.ContainsFunc(rows, func(s store.Settlement[store.Deployment]) bool { return claimable(s.Row.ReadyAt, s.Row.Status) }))
-	return lost, failed("settle builds", err)
-}
-
-// runs is the queue of executions.
-type runs struct{ queue }
-
-// claimedRun is an execution that was claimed, with its payload.
-type claimedRun struct {
-	executionRow `bun:",extend"`
-	Sealed       []byte `bun:",scanonly"`
-	Later        int64  `bun:",scanonly,nullzero"`
-}
-
-// Claim implements store.Queue.
-func (q runs) Claim(ctx context.Context, p store.ClaimParams) ([]store.Claimed[store.Execution], error) {
-	columns := q.s.columns(new([]claimedRun)) + fmt.Sprintf(`, (SELECT p.sealed FROM "%spayloads" p WHERE p.project_id = {{table}}.project_id AND p.execution_id = {{table}}.id) AS sealed`, q.s.prefix)
-	rows, err := claim(ctx, q.queue, p, columns, func(r *claimedRun) int64 { return r.Later })
-	if err != nil {
-		return nil, failed("claim runs", err)
-	}
-	return convert(rows, func(r *claimedRun) store.Claimed[store.Execution] {
-		x := r.record()
-		x.Payload = r.Sealed
-		return store.Claimed[store.Execution]{Lease: store.Lease{Project: x.Project, ID: x.ID, Attempt: x.Attempt}, Row: x}
-	}), nil
-}
-
-// runColumns are what Settle writes of an execution.
-var runColumns = []column{
-	{"status", "text"}, {"deployment_id", "text"}, {"response_status_code", "bigint"}, {"response_headers", "text"}, {"logs", "text"}, {"errors", "text"},
-	{"duration", "bigint"}, {"tries", "bigint"}, {"updated_at", "bigint"}, {"ready_at", "bigint"}, {"due", "boolean"}, {"gate", "bigint"}, {"paid", "boolean"},
-}
-
-// Settle implements store.Queue.
-func (q runs) Settle(ctx context.Context, rows []store.Settlement[store.Execution]) ([]store.Lease, error) {
-	changes := make([]change, len(rows))
-	for i, s := range rows {
-		x := s.Row
-		changes[i] = change{s.Lease, []any{
-			string(x.Status), x.DeploymentID, x.ResponseStatusCode, headerList(x.ResponseHeaders), clean(x.Logs), clean(x.Errors),
-			x.Duration.Microseconds(), x.Tries, millis(x.UpdatedAt), nullable(millis(x.ReadyAt)), due(x.ReadyAt, x.UpdatedAt), 0, false,
-		}}
-	}
-	lost, err := q.change(ctx, runColumns, changes)
-	q.enqueued(err, slices.ContainsFunc(rows, func(s store.Settlement[store.Execution]) bool { return claimable(s.Row.ReadyAt, s.Row.Status) }))
-	return lost, failed("settle runs", err)
+	return strings.Join(set, ", ")
 }

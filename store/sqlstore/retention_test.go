@@ -46,7 +46,7 @@ func TestOldRowsAndTheQueueDoNotWaitForEachOther(t *testing.T) {
 			t.Errorf("%d claimed", len(rows))
 		}
 	})
-	holding("UPDATE fnkit_executions SET attempt = attempt + 1 WHERE status = 'processing'", func() {
+	holding("UPDATE fnkit_runs SET attempt = attempt + 1 WHERE status = 'processing'", func() {
 		if n := remove(); n != 1 {
 			t.Errorf("%d removed beside a claim", n)
 		}

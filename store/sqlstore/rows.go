@@ -149,6 +149,8 @@ func (r *variableRow) record() store.Variable {
 	}
 }
 
+// executionRow is a row of "executions"; what is only scanned is that of its row in
+// "runs" while it has one.
 type executionRow struct {
 	bun.BaseModel      `bun:"alias:e"`
 	Seq                int64 `bun:",pk,autoincrement"`
@@ -161,7 +163,7 @@ type executionRow struct {
 	UserID             string
 	TriggerKind        string
 	Event              string
-	Status             string
+	Status             string `bun:",scanonly"`
 	RequestMethod      string
 	RequestPath        string
 	RequestHeaders     string
@@ -171,11 +173,10 @@ type executionRow struct {
 	Errors             string
 	Duration           int64
 	ScheduledAt        int64 `bun:",nullzero"`
-	Attempt            int
-	ReadyAt            int64 `bun:",nullzero"`
-	Due                bool
+	Attempt            int   `bun:",scanonly"`
+	ReadyAt            int64 `bun:",scanonly,nullzero"`
 	Tries              int
-	Losses             int
+	Losses             int `bun:",scanonly"`
 	Rank               int // lower ones are claimed first
 	Lane               string
 }
@@ -237,7 +238,7 @@ func items[T any](s string) []T {
 	return out
 }
 
-// document is a record of plain fields as a column.
+// document is a record or list of plain fields as JSON.
 func document[T any](v T) string {
 	b, _ := json.Marshal(v) // plain fields always can
 	return string(b)

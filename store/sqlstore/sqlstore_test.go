@@ -1,12 +1,15 @@
 package sqlstore_test
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
 	"flag"
 	"fmt"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -161,6 +164,78 @@ func TestMigrateUpAndDown(t *testing.T) {
 	})
 }
 
+// TestTheQueueGoesUpAndDown: whatever state an execution is in, it is in it after the
+// tables went to where the queue was one with the executions, and back.
+func TestTheQueueGoesUpAndDown(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, d database) {
+		s := d.store(t)
+		must(t, s.Migrate(t.Context()))
+		long := bytes.Repeat([]byte("long "), 1000)
+		for i, id := range []string{"dead", "working", "parked", "waiting", "later"} { // due in this order
+			x := store.Execution{Project: "p", ID: id, FunctionID: "f", CreatedAt: at(int64(i)), UpdatedAt: at(9), Status: store.ExecutionWaiting, ReadyAt: at(int64(1 + i)), Priority: 3, Lane: "l", Payload: long}
+			if i%2 > 0 {
+				x.Payload = []byte(id)
+			}
+			must(t, s.AppendExecutions(t.Context(), []store.Execution{x}))
+		}
+		must(t, s.AppendExecutions(t.Context(), []store.Execution{{Project: "p", ID: "final", FunctionID: "f", CreatedAt: at(7), UpdatedAt: at(9), Status: store.ExecutionFailed, Errors: "no"}}))
+		claimed, err := s.Runs().Claim(t.Context(), store.ClaimParams{Now: at(3), LeaseUntil: at(90), Limit: 10})
+		if err != nil || len(claimed) != 3 {
+			t.Fatalf("claimed %d, %v", len(claimed), err)
+		}
+		for _, c := range claimed {
+			switch c.Row.ID {
+			case "dead":
+				c.Row.Status, c.Row.ReadyAt = store.ExecutionDead, at(0)
+				_, err = s.Runs().Settle(t.Context(), []store.Settlement[store.Execution]{store.Settlement[store.Execution](c)})
+			case "parked", "working":
+				_, err = s.Admit(t.Context(), c.Lease, store.Room{Lane: 1}, at(4))
+			}
+			must(t, err)
+		}
+		all := func() (rows []store.Execution) {
+			t.Helper()
+			rows, err := s.ListExecutions(t.Context(), "p", "f", "", store.Query{})
+			must(t, err)
+			return rows
+		}
+		before := all()
+		var states []string
+		for _, x := range before {
+			states = append(states, fmt.Sprint(x.ID, " ", x.Status, " ", x.Attempt, " ", x.ReadyAt.IsZero()))
+		}
+		want := []string{"dead dead 1 true", "working processing 1 false", "parked waiting 1 true", "waiting waiting 0 false", "later waiting 0 false", "final failed 0 true"}
+		if !slices.Equal(states, want) {
+			t.Fatalf("%q, want %q", states, want)
+		}
+		must(t, s.MigrateDown(t.Context(), 7))
+		must(t, s.Migrate(t.Context()))
+		if after := all(); !reflect.DeepEqual(after, before) {
+			t.Fatalf("after version 7:\n%+v\nbefore:\n%+v", after, before)
+		}
+		_, err = s.ReplayExecution(t.Context(), "p", "f", "dead", at(5))
+		must(t, err)
+		if n, err := s.Unpark(t.Context(), "p", "f", store.Room{}, at(5)); err != nil || n != 1 {
+			t.Fatalf("%d left the gate, %v", n, err)
+		}
+		claimed = nil
+		for range 2 { // the second takes what became due meanwhile
+			more, err := s.Runs().Claim(t.Context(), store.ClaimParams{Now: at(90), LeaseUntil: at(99), Limit: 10})
+			must(t, err)
+			claimed = append(claimed, more...)
+		}
+		if len(claimed) != 5 {
+			t.Fatalf("claimed %d", len(claimed))
+		}
+		for _, c := range claimed {
+			if p := string(c.Row.Payload); p != c.Row.ID && p != string(long) || c.Row.Priority != 3 || c.Row.Lane != "l" {
+				t.Errorf("claimed %+v", c)
+			}
+		}
+	})
+}
+
 func fill(t *testing.T, s *sqlstore.Store) {
 	t.Helper()
 	_, err1 := s.CreateFunction(t.Context(), store.Function{Project: "p", ID: "f"})
@@ -213,7 +288,7 @@ func TestNeighbours(t *testing.T) {
 		s := d.store(t)
 		must(t, s.Migrate(t.Context()))
 		exercise(t, s, "before") // statements are prepared, and stay so
-		for _, table := range []string{"functions", "deployments", "variables", "executions", "payloads", "logs"} {
+		for _, table := range []string{"functions", "deployments", "variables", "executions", "runs", "payloads", "logs"} {
 			d.exec(t, "ALTER TABLE fnkit_"+table+" ADD COLUMN later BIGINT NOT NULL DEFAULT 7")
 		}
 		d.exec(t, fmt.Sprintf("INSERT INTO fnkit_migrations (version, oldest) VALUES (%d, %d)", sqlstore.Version+1, sqlstore.Version))
@@ -300,7 +375,7 @@ func TestPayloadsGoWithTheEnd(t *testing.T) {
 					t.Fatal(lost, err)
 				}
 				var left int
-				if err := db.NewRaw("SELECT count(*) FROM fnkit_payloads").Scan(t.Context(), &left); err != nil || (left == 0) != next.Status.Final() {
+				if err := db.NewRaw("SELECT (SELECT count(*) FROM fnkit_runs) + (SELECT count(*) FROM fnkit_payloads)").Scan(t.Context(), &left); err != nil || (left == 0) != next.Status.Final() {
 					t.Errorf("%s: %d payloads are left, %v", next.Status, left, err)
 				}
 			}

@@ -64,13 +64,21 @@ func (all *statements) prepare(ctx context.Context, text string) (*sql.Stmt, err
 // atomicWith is atomic for a fn that executes statements many times.
 func (r records) atomicWith(ctx context.Context, texts []string, fn func(context.Context, records) error) error {
 	if r.in == nil {
-		for _, text := range texts {
-			if _, err := r.s.statements.prepare(ctx, text); err != nil {
-				return err
-			}
+		if err := r.s.prepareAll(ctx, texts); err != nil {
+			return err
 		}
 	}
 	return r.atomic(ctx, fn)
+}
+
+// prepareAll makes statements known.
+func (s *Store) prepareAll(ctx context.Context, texts []string) error {
+	for _, text := range texts {
+		if _, err := s.statements.prepare(ctx, text); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // keep keeps a statement, unless another was quicker.

@@ -46,7 +46,7 @@ type Store struct {
 	db      *bun.DB // writes
 	prefix  string
 	dialect *dialect
-	inserts [2]string // see the func
+	inserts [3]string // see the func
 	close   func() error
 	lessor  func(time.Duration)
 
@@ -64,8 +64,9 @@ var prefixRule = regexp.MustCompile(`^[a-z][a-z0-9_]{0,30}$`)
 //
 // With SQLite, the handle should open transactions with BEGIN IMMEDIATE and
 // have one connection, as package sqlite does. With Postgres, it should have
-// several, and with pgx not prepare what is executed once (the execution mode
-// "exec"), as package postgres does.
+// several, keep the plans of what is prepared ("plan_cache_mode" is
+// "force_generic_plan"), and with pgx not prepare what is executed once (the
+// execution mode "exec"), as package postgres does.
 func New(db *bun.DB, o Options) (*Store, error) {
 	if o.Prefix == "" {
 		o.Prefix = "fnkit_"
@@ -142,6 +143,11 @@ func (s *Store) Close() error {
 // InTx implements store.Store. On SQLite the transaction holds the only
 // writing connection: a call to the store itself inside fn would wait for ever.
 func (s *Store) InTx(ctx context.Context, fn func(context.Context, store.Tx) error) error {
+	if !s.dialect.arrays {
+		if err := s.prepareAll(ctx, s.inserts[:]); err != nil { // of executions that fn may append
+			return failed("transaction", err)
+		}
+	}
 	return s.inTx(ctx, s.dialect.whole, func(ctx context.Context, t *tx) error { return fn(ctx, t) })
 }
 

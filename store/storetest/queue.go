@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -404,4 +405,85 @@ func (s *suite) cancel() {
 		_, err := s.CancelExecution(s.ctx, where[0], where[1], where[2], "", at(7))
 		s.is(err, store.ErrNotFound)
 	}
+}
+
+// statuses: lists find executions by the status they have, in the queue or not, and
+// order and page by it.
+func (s *suite) statuses() {
+	s.append(s.waiting("dead", past(1)), s.waiting("working", past(2)), s.waiting("over", past(3)), s.waiting("back", past(4)))
+	claimed := s.claim(past(5), past(50), 4)
+	for _, c := range claimed {
+		switch c.Row.ID {
+		case "dead":
+			c.Row.Status, c.Row.ReadyAt = store.ExecutionDead, time.Time{}
+		case "over":
+			c.Row.Status, c.Row.ReadyAt = store.ExecutionFailed, time.Time{}
+		case "back":
+			c.Row.Status, c.Row.ReadyAt = store.ExecutionWaiting, past(60)
+		default:
+			continue
+		}
+		s.settle(c)
+	}
+	later := s.waiting("later", past(70))
+	later.Status = store.ExecutionScheduled
+	s.append(s.execution("done", "f"), s.waiting("next", past(6)), later)
+	want := map[string]store.ExecutionStatus{"dead": store.ExecutionDead, "working": store.ExecutionProcessing, "over": store.ExecutionFailed, "back": store.ExecutionWaiting,
+		"done": store.ExecutionCompleted, "next": store.ExecutionWaiting, "later": store.ExecutionScheduled}
+	statuses := []any{"scheduled", "waiting", "processing", "completed", "failed", "canceled", "dead", "odd"}
+	for n := range 1 << len(statuses) { // every set of them
+		var values []any
+		for i, v := range statuses {
+			if n>>i&1 > 0 {
+				values = append(values, v)
+			}
+		}
+		if len(values) == 0 {
+			continue
+		}
+		found := map[string]store.ExecutionStatus{}
+		for id, status := range want {
+			if slices.Contains(values, any(string(status))) {
+				found[id] = status
+			}
+		}
+		f := store.Filter{Op: store.Equal, Attr: "status", Values: values}
+		s.listed(store.Query{Filters: []store.Filter{f}}, found)
+		s.listed(store.Query{Filters: []store.Filter{{Op: store.Or, Nested: []store.Filter{f, {Op: store.Equal, Attr: "status", Values: []any{"odd"}}}}}}, found)
+		if len(values) > 1 {
+			continue
+		}
+		others := maps.Clone(want)
+		maps.DeleteFunc(others, func(_ string, s store.ExecutionStatus) bool { return any(string(s)) == values[0] })
+		s.listed(store.Query{Filters: []store.Filter{{Op: store.NotEqual, Attr: "status", Values: values}}}, others)
+		s.listed(store.Query{Filters: []store.Filter{{Op: store.StartsWith, Attr: "status", Values: []any{values[0].(string)[:3]}}}}, found)
+	}
+	order := []store.Order{{Attr: "status", Desc: true}}
+	var pages []string
+	for after := ""; ; after = pages[len(pages)-1] {
+		page, err := s.ListExecutions(s.ctx, s.project, "f", "", store.Query{Orders: order, Limit: 2, After: after})
+		s.must(err)
+		for _, x := range page {
+			pages = append(pages, x.ID)
+		}
+		if len(page) < 2 {
+			break
+		}
+	}
+	s.same("by status", pages, []string{"next", "back", "later", "working", "over", "dead", "done"})
+}
+
+// listed compares what a query lists and counts.
+func (s *suite) listed(q store.Query, want map[string]store.ExecutionStatus) {
+	s.Helper()
+	rows, err := s.ListExecutions(s.ctx, s.project, "f", "", q)
+	s.must(err)
+	got := map[string]store.ExecutionStatus{}
+	for _, x := range rows {
+		got[x.ID] = x.Status
+	}
+	s.same(fmt.Sprintf("executions by %+v", q.Filters), got, want)
+	n, err := s.CountExecutions(s.ctx, s.project, "f", "", q, 100)
+	s.must(err)
+	s.same("count", n, len(want))
 }

@@ -54,6 +54,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		"old deployments":         (*suite).oldDeployments,
 		"old logs":                (*suite).oldLogs,
 		"queue of builds":         (*suite).builds,
+		"queue and lists":         (*suite).statuses,
 		"cancel":                  (*suite).cancel,
 		"replays":                 (*suite).replays,
 		"priorities":              (*suite).priorities,

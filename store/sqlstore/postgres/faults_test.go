@@ -174,7 +174,7 @@ func TestConnectionsEnded(t *testing.T) {
 func TestDeadline(t *testing.T) {
 	t.Parallel()
 	dsn := postgrestest.DSN(t)
-	s := filled(t, dsn)
+	s := filled(t, postgrestest.With(dsn, "idle_in_transaction_session_timeout", "10min")) // it stands still for as long as the test lasts
 	held := make(chan struct{})
 	release := make(chan struct{})
 	done := make(chan error, 1)

@@ -25,6 +25,15 @@ import (
 // the time that the queue is empty, because it looked when it was.
 func TestPlans(t *testing.T) {
 	t.Parallel()
+	for _, mode := range []string{"auto", "force_generic_plan"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			testPlans(t, mode)
+		})
+	}
+}
+
+func testPlans(t *testing.T, mode string) {
 	cfg, err := pgx.ParseConfig(postgrestest.Database(t))
 	if err != nil {
 		t.Fatal(err)
@@ -36,6 +45,7 @@ func TestPlans(t *testing.T) {
 			}
 		}
 	}
+	cfg.RuntimeParams["plan_cache_mode"] = mode
 	db := stdlib.OpenDB(*cfg)
 	db.SetMaxOpenConns(1) // the server counts for each session apart
 	s, err := sqlstore.New(bun.NewDB(db, pgdialect.New()), sqlstore.Options{Close: db.Close})

@@ -104,6 +104,9 @@ var settings = map[string]string{
 	"tcp_keepalives_idle":     "10",
 	"tcp_keepalives_interval": "5",
 	"tcp_keepalives_count":    "3",
+	// What is prepared is planned to follow its indexes whatever there is. To plan the
+	// end of a few executions anew costs more than to write it.
+	"plan_cache_mode": "force_generic_plan",
 }
 
 // settle sets them. Proxies refuse most of them when a session begins.

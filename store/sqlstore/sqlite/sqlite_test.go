@@ -198,7 +198,7 @@ func TestNothingIsLeft(t *testing.T) {
 			t.Fatal(err)
 		}
 		db := host(t, path)
-		for _, table := range []string{"functions", "deployments", "variables", "executions", "payloads", "logs"} {
+		for _, table := range []string{"functions", "deployments", "variables", "executions", "runs", "payloads", "logs"} {
 			var n int
 			if err := db.QueryRow("SELECT count(*) FROM fnkit_" + table).Scan(&n); err != nil || n != 0 {
 				t.Errorf("after deleting the %s %d rows are left of %s, %v", what, n, table, err)

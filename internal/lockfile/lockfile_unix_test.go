@@ -1,9 +1,12 @@
+//go:build linux || darwin || freebsd || netbsd || openbsd || dragonfly
+
 package lockfile_test
 
 import (
 	"errors"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/fnkit/fnkit/internal/lockfile"
@@ -11,9 +14,6 @@ import (
 
 func TestOneOwnerAtATime(t *testing.T) {
 	t.Parallel()
-	if !lockfile.Supported {
-		t.Skip("owners cannot be told apart here")
-	}
 	path := filepath.Join(t.TempDir(), "lock")
 	open := func() *os.File {
 		t.Helper()
@@ -31,7 +31,12 @@ func TestOneOwnerAtATime(t *testing.T) {
 	if err := lockfile.Lock(second); !errors.Is(err, lockfile.ErrHeld) {
 		t.Errorf("a second owner got %v", err)
 	}
-	if err := first.Close(); err != nil {
+	copied, err := syscall.Dup(int(first.Fd())) // as a process that is being started has it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(copied)
+	if err := lockfile.Unlock(first); err != nil {
 		t.Fatal(err)
 	}
 	if err := lockfile.Lock(second); err != nil {
