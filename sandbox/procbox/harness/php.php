@@ -135,6 +135,7 @@ final class Master
     private array $idle = []; // processes; the last used first
     private array $closed = []; // what later workers get for the master's descriptors
     private string $bind = '';
+    private bool $ready = false;
     private bool $bound = false;
 
     public function run(): void
@@ -148,7 +149,6 @@ final class Master
             }
         }
         $this->frames = new Frames();
-        $this->out = frame(0, READY, 0, json_encode(['protocol' => 1, 'version' => PHP_VERSION]));
         while (true) {
             $this->write();
             $this->wait();
@@ -357,6 +357,10 @@ final class Master
     /** Passes a frame on; false: it is malformed. */
     private function fromProcess(Process $p, int $id, int $type, int $flags, string $frame): bool
     {
+        if ($type === READY) {
+            $this->toldReady($frame);
+            return true;
+        }
         if ($type === BOUND) {
             $p->error = json_decode(substr($frame, 10), true)['error'] ?? '';
             $this->toldBound($frame);
@@ -379,6 +383,15 @@ final class Master
             $this->release($call);
         }
         return true;
+    }
+
+    /** The host hears of the first worker: that has no user code yet, and is what a call waits for. */
+    private function toldReady(string $frame): void
+    {
+        if (!$this->ready) {
+            $this->ready = true;
+            $this->out .= $frame;
+        }
     }
 
     private function toldBound(string $frame): void
@@ -793,6 +806,7 @@ final class Worker
         $this->frames = new Frames();
         $this->incoming = $this->frames->cut('');
         register_shutdown_function(fn () => $this->ended());
+        $this->send(0, READY, 0, json_encode(['protocol' => 1, 'version' => PHP_VERSION]));
         while (true) {
             $this->next();
         }

@@ -134,13 +134,13 @@ module FnKit
       @dead = [] # killed, and not seen to end
       @calls = {} # by id
       @bind = "".b
+      @ready = false
       @bound = false
       @looked = 0
-      @out = FnKit.frame(0, READY, 0, JSON.generate("protocol" => 1, "version" => RUBY_VERSION))
+      @out = "".b
     end
 
     def run
-      write
       # With it the interpreter would take three times as long to get here.
       require "rubygems"
       # The first worker gets ready while the host decides what to load.
@@ -302,6 +302,10 @@ module FnKit
 
     # Passes a frame on; false: it is malformed.
     def from_child(child, id, type, flags, frame)
+      if type == READY
+        told_ready(frame)
+        return true
+      end
       if type == BOUND
         child.error = JSON.parse(frame.byteslice(10..))["error"]
         told_bound(frame)
@@ -322,6 +326,15 @@ module FnKit
         release(call)
       end
       true
+    end
+
+    # The host hears of the first worker: that has no user code yet, and is what a call
+    # waits for.
+    def told_ready(frame)
+      return if @ready
+
+      @ready = true
+      @out << frame
     end
 
     def told_bound(frame)
@@ -669,6 +682,7 @@ module FnKit
     end
 
     def run
+      send_frame(0, READY, 0, JSON.generate("protocol" => 1, "version" => RUBY_VERSION))
       loop { step }
     rescue SystemCallError
       exit!(0)
