@@ -282,13 +282,11 @@ func (g *groups) make(p Plan) (*group, error) {
 			return made, errors.Join(err, made.remove())
 		}
 		made.dirs = append(made.dirs, h)
-		list := filepath.Join(h.dir, "cgroup.procs")
+		// A thread that enters itself, and init has no other, need not wait until no
+		// process of the machine forks or exits, as one does that is listed in cgroup.procs.
+		list, flags := filepath.Join(h.dir, "tasks"), os.O_WRONLY
 		if h.unified {
-			list = h.dir
-		}
-		flags := os.O_WRONLY
-		if h.unified {
-			flags = os.O_RDONLY
+			list, flags = h.dir, os.O_RDONLY
 		}
 		f, err := os.OpenFile(list, flags, 0)
 		if err == nil {
@@ -302,7 +300,7 @@ func (g *groups) make(p Plan) (*group, error) {
 	return made, nil
 }
 
-// cpuPeriod is over how many microseconds the use of CPUs is averaged.
+// cpuPeriod is over how many microseconds the use of CPUs is averaged. Groups are made with it.
 const cpuPeriod = 100_000
 
 // limit writes a plan's limits.
@@ -330,7 +328,7 @@ func (h hierarchy) limit(p Plan) error {
 	if p.CPUs > 0 && h.unified {
 		errs = append(errs, set("cpu", "cpu.max", quota+" "+strconv.Itoa(cpuPeriod), false))
 	} else if p.CPUs > 0 {
-		errs = append(errs, set("cpu", "cpu.cfs_period_us", strconv.Itoa(cpuPeriod), false), set("cpu", "cpu.cfs_quota_us", quota, false))
+		errs = append(errs, set("cpu", "cpu.cfs_quota_us", quota, false))
 	}
 	if p.Processes > 0 {
 		errs = append(errs, set("pids", "pids.max", strconv.Itoa(p.Processes), false))

@@ -118,7 +118,7 @@ func TestLateLimits(t *testing.T) {
 			if err := h.WithoutGroups(); err != nil {
 				t.Fatal(err)
 			}
-			bomb := `/usr/bin/python3 -c "import mmap; x = mmap.mmap(-1, 400 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS); print('all')" 2>/dev/null || echo limited`
+			bomb := `/usr/bin/python3 -I -S -c "import mmap; x = mmap.mmap(-1, 400 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS); print('all')" 2>/dev/null || echo limited`
 			for memory, want := range map[int64]string{64 << 20: "limited\n", 2 << 30: "all\n", 0: "all\n"} {
 				if out, err := completed(t, h, latePlan(t, bomb), confine.Late{TempSize: 1 << 20, Memory: memory}); err != nil || out != want {
 					t.Errorf("memory %d: %v, %q, want %q", memory, err, out, want)

@@ -14,7 +14,7 @@
 //	5      the configuration
 //	6 ...  the user namespace of owners, if the host has it; then resource groups
 //	       (cgroups): one of version 2, if there is one, to be born in, and the
-//	       lists of processes of those of version 1; last, this program
+//	       lists of threads of those of version 1; last, this program
 //
 // There are three processes. The first stays outside: it watches the control
 // socket and passes the program's exit status on. The second is process 1 of the
