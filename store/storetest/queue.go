@@ -471,6 +471,12 @@ func (s *suite) statuses() {
 		}
 	}
 	s.same("by status", pages, []string{"next", "back", "later", "working", "over", "dead", "done"})
+	for _, status := range []store.ExecutionStatus{store.ExecutionDead, store.ExecutionProcessing, store.ExecutionWaiting, store.ExecutionFailed} {
+		_, err := s.DeleteExecutions(s.ctx, s.project, "f", epoch.AddDate(100, 0, 0), 10, status)
+		s.must(err)
+		maps.DeleteFunc(want, func(_ string, s store.ExecutionStatus) bool { return s == status })
+		s.listed(store.Query{}, want)
+	}
 }
 
 // listed compares what a query lists and counts.
