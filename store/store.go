@@ -168,8 +168,9 @@ type Variables interface {
 // Executions keeps executions.
 type Executions interface {
 	// AppendExecutions inserts all rows or none. Rows may belong to different
-	// projects. ErrExists if an id is taken. This is the hot path: a backend
-	// should use one round trip and prepared statements.
+	// projects. ErrExists if an id is taken. The rows are the caller's again when it
+	// returns. This is the hot path: a backend should use one round trip and
+	// prepared statements.
 	AppendExecutions(ctx context.Context, rows []Execution) error
 	// GetExecution returns one execution of the function or ErrNotFound.
 	GetExecution(ctx context.Context, project, function, id string) (Execution, error)
