@@ -254,7 +254,8 @@ var queuedStatuses = []any{string(store.ExecutionScheduled), string(store.Execut
 // finds: what is not in the queue, or any of what is.
 func (l listing) byStatus(c condition, values []any) condition {
 	others := slices.DeleteFunc(slices.Clone(values), func(v any) bool { return slices.Contains(l.queued, v) })
-	if len(others) == len(values) {
+	whole := !slices.ContainsFunc(l.queued, func(v any) bool { return !slices.Contains(values, v) })
+	if len(others) == len(values) || whole {
 		return where("status IN (?)", bun.List(values))
 	}
 	return where("status IN (?) AND "+c.sql, append([]any{bun.List(append(others, l.queued...))}, c.args...)...)
