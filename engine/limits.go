@@ -237,7 +237,8 @@ func (p *Project) mayQueue(ctx context.Context, records store.Executions, functi
 	now, key := p.e.clock.Now(), functionKey{p.id, function}
 	n, fresh := p.e.backlog.add(key, more, now, p.e.cfg)
 	if !fresh {
-		waiting := []any{string(store.ExecutionWaiting), string(store.ExecutionScheduled)}
+		// Those in work, too: that is what an index counts.
+		waiting := []any{string(store.ExecutionWaiting), string(store.ExecutionScheduled), string(store.ExecutionProcessing)}
 		found, err := records.CountExecutions(ctx, p.id, function, "", Query{Filters: []Filter{{Op: store.Equal, Attr: "status", Values: waiting}}}, p.e.cfg.Limits.Queued)
 		if err != nil {
 			p.e.backlog.forget(key)
