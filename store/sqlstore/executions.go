@@ -77,6 +77,9 @@ func (r records) append(ctx context.Context, rows []store.Execution) error {
 		return r.statement(ctx, func() error { return r.appendAtOnce(ctx, rows) })
 	}
 	write := func(ctx context.Context, r records) error { return r.appendEach(ctx, rows) }
+	if r.in == nil && len(rows) == 1 && !inQueue(&rows[0]) { // is one statement
+		return r.statement(ctx, func() error { return write(ctx, r) })
+	}
 	if r.in != nil {
 		return r.refusable(ctx, func() error { return write(ctx, r) })
 	}

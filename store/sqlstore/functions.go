@@ -40,8 +40,15 @@ func (r records) getFunction(ctx context.Context, project, id, lock string) (sto
 
 // FunctionRevision implements store.Functions.
 func (r records) FunctionRevision(ctx context.Context, project, id string) (revision int64, err error) {
-	err = r.r.NewRaw("SELECT revision FROM ? WHERE project_id = ? AND id = ?", r.s.table("functions"), project, id).Scan(ctx, &revision)
-	return revision, failed("read revision", err)
+	var found []int64
+	text := fmt.Sprintf(`SELECT revision FROM "%sfunctions" WHERE project_id = ?1 AND id = ?2`, r.s.prefix)
+	if err = r.look(ctx, &found, r.s.dialect.numbered(text), project, id); err == nil && len(found) == 0 {
+		err = store.ErrNotFound
+	}
+	if err != nil {
+		return 0, failed("read revision", err)
+	}
+	return found[0], nil
 }
 
 // Listeners implements store.Functions. Triggers keep what functions listen to in a

@@ -34,8 +34,9 @@ func (q queue) Renew(ctx context.Context, leases []store.Lease, until time.Time)
 func (q queue) NextDue(ctx context.Context) (time.Time, bool, error) {
 	var at []int64
 	// Not min(), for which a planner may read them all.
-	err := q.r.NewRaw("SELECT ready_at FROM (SELECT * FROM (SELECT ready_at FROM ?0 x WHERE due AND ready_at IS NOT NULL ORDER BY project_id, "+q.rank+"ready_at LIMIT 1) AS marked "+
-		"UNION ALL SELECT * FROM (SELECT ready_at FROM ?0 WHERE ready_at IS NOT NULL AND NOT due ORDER BY ready_at LIMIT 1) AS later) AS first ORDER BY ready_at LIMIT 1", q.s.table(q.name)).Scan(ctx, &at)
+	text := fmt.Sprintf(`SELECT ready_at FROM (SELECT * FROM (SELECT ready_at FROM "%[1]s" x WHERE due AND ready_at IS NOT NULL ORDER BY project_id, %[2]sready_at LIMIT 1) AS marked
+UNION ALL SELECT * FROM (SELECT ready_at FROM "%[1]s" WHERE ready_at IS NOT NULL AND NOT due ORDER BY ready_at LIMIT 1) AS later) AS first ORDER BY ready_at LIMIT 1`, q.s.prefix+q.name, q.rank)
+	err := q.look(ctx, &at, text)
 	if err != nil || len(at) == 0 {
 		return time.Time{}, false, failed("next due", err)
 	}

@@ -2,7 +2,7 @@ package sqlstore
 
 import (
 	"context"
-	"database/sql"
+	"fmt"
 	"time"
 
 	"github.com/fnkit/fnkit/store"
@@ -11,8 +11,8 @@ import (
 // DueSchedules implements store.Schedules.
 func (r records) DueSchedules(ctx context.Context, now time.Time, limit int) ([]store.Function, error) {
 	var rows []functionRow
-	err := r.r.NewSelect().Model(&rows).ModelTableExpr("? AS f", r.s.table("functions")).
-		Where("f.next_run_at <= ?", millis(now)).OrderExpr("f.next_run_at, f.seq").Limit(int64(limit)).Scan(ctx)
+	text := fmt.Sprintf(`SELECT %s FROM "%sfunctions" WHERE next_run_at <= ?1 ORDER BY next_run_at, seq LIMIT ?2`, r.s.columns(&rows, ""), r.s.prefix)
+	err := r.look(ctx, &rows, r.s.dialect.numbered(text), millis(now), limit)
 	if err != nil {
 		return nil, failed("due schedules", err)
 	}
@@ -21,23 +21,23 @@ func (r records) DueSchedules(ctx context.Context, now time.Time, limit int) ([]
 
 // AdvanceSchedule implements store.Schedules.
 func (r records) AdvanceSchedule(ctx context.Context, project, id string, due, last, next time.Time) error {
-	res, err := r.w.ExecContext(ctx, "UPDATE ? SET last_run_at = ?, next_run_at = ? WHERE project_id = ? AND id = ? AND next_run_at = ?",
-		r.s.table("functions"), millis(last), sql.NullInt64{Int64: millis(next), Valid: !next.IsZero()}, project, id, millis(due))
-	if err != nil {
-		return failed("advance schedule", err)
-	}
-	n, err := res.RowsAffected()
+	n, err := r.exec(ctx, r.s.advance, millis(last), nullable(millis(next)), project, id, millis(due))
 	if err == nil && n == 0 {
 		return store.ErrConflict
 	}
 	return failed("advance schedule", err)
 }
 
+// advance is the statement of AdvanceSchedule.
+func advance(prefix string, d *dialect) string {
+	return d.numbered(fmt.Sprintf(`UPDATE "%sfunctions" SET last_run_at = ?1, next_run_at = ?2 WHERE project_id = ?3 AND id = ?4 AND next_run_at = ?5`, prefix))
+}
+
 // NextSchedule implements store.Schedules.
 func (r records) NextSchedule(ctx context.Context) (time.Time, bool, error) {
 	var at []int64
 	// Not min(), for which a planner may read them all.
-	err := r.r.NewRaw("SELECT next_run_at FROM ? WHERE next_run_at IS NOT NULL ORDER BY next_run_at LIMIT 1", r.s.table("functions")).Scan(ctx, &at)
+	err := r.look(ctx, &at, fmt.Sprintf(`SELECT next_run_at FROM "%sfunctions" WHERE next_run_at IS NOT NULL ORDER BY next_run_at LIMIT 1`, r.s.prefix))
 	if err != nil || len(at) == 0 {
 		return time.Time{}, false, failed("next schedule", err)
 	}

@@ -124,11 +124,27 @@ func (r records) scan(ctx context.Context, rows any, text string, args ...any) e
 	if err != nil {
 		return err
 	}
-	found, err := s.QueryContext(ctx, args...)
+	return r.s.fetch(ctx, s, rows, args)
+}
+
+// look is scan for what changes nothing: outside a transaction the reader answers.
+func (r records) look(ctx context.Context, rows any, text string, args ...any) error {
+	if r.in != nil {
+		return r.scan(ctx, rows, text, args...)
+	}
+	s, err := r.s.reads.prepare(ctx, text)
 	if err != nil {
 		return err
 	}
-	return r.s.db.ScanRows(ctx, found, rows)
+	return r.s.fetch(ctx, s, rows, args)
+}
+
+func (s *Store) fetch(ctx context.Context, query *sql.Stmt, rows any, args []any) error {
+	found, err := query.QueryContext(ctx, args...)
+	if err != nil {
+		return err
+	}
+	return s.db.ScanRows(ctx, found, rows)
 }
 
 // column is a column that many rows are written to at once.

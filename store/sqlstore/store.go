@@ -47,6 +47,7 @@ type Store struct {
 	prefix  string
 	dialect *dialect
 	inserts [3]string // see the func
+	advance string    // see the func
 	close   func() error
 	lessor  func(time.Duration)
 
@@ -82,7 +83,7 @@ func New(db *bun.DB, o Options) (*Store, error) {
 	if o.Reader == nil {
 		o.Reader = db
 	}
-	s := &Store{db: db, prefix: o.Prefix, dialect: d, inserts: inserts(o.Prefix), close: o.Close, lessor: o.LeasesLast, hints: newHints(o.Listen)}
+	s := &Store{db: db, prefix: o.Prefix, dialect: d, inserts: inserts(o.Prefix), advance: advance(o.Prefix, d), close: o.Close, lessor: o.LeasesLast, hints: newHints(o.Listen)}
 	s.statements.db, s.reads.db = db.DB, o.Reader.DB
 	s.records = records{s: s, r: o.Reader, w: db}
 	return s, nil
@@ -145,7 +146,7 @@ func (s *Store) Close() error {
 // writing connection: a call to the store itself inside fn would wait for ever.
 func (s *Store) InTx(ctx context.Context, fn func(context.Context, store.Tx) error) error {
 	if !s.dialect.arrays {
-		if err := s.prepareAll(ctx, s.inserts[:]); err != nil { // of executions that fn may append
+		if err := s.prepareAll(ctx, append(s.inserts[:], s.advance)); err != nil { // what fn may do often
 			return failed("transaction", err)
 		}
 	}
