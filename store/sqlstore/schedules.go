@@ -11,8 +11,9 @@ import (
 // DueSchedules implements store.Schedules.
 func (r records) DueSchedules(ctx context.Context, now time.Time, limit int) ([]store.Function, error) {
 	var rows []functionRow
-	text := fmt.Sprintf(`SELECT %s FROM "%sfunctions" WHERE next_run_at <= ?1 ORDER BY next_run_at, seq LIMIT ?2`, r.s.columns(&rows, ""), r.s.prefix)
-	err := r.look(ctx, &rows, r.s.dialect.numbered(text), millis(now), limit)
+	// Not prepared: a planner that does not know the time takes a third of all for due.
+	err := r.r.NewSelect().Model(&rows).ModelTableExpr("? AS f", r.s.table("functions")).
+		Where("f.next_run_at <= ?", millis(now)).OrderExpr("f.next_run_at, f.seq").Limit(int64(limit)).Scan(ctx)
 	if err != nil {
 		return nil, failed("due schedules", err)
 	}
