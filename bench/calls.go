@@ -121,6 +121,18 @@ func startBare(ctx context.Context, socket string) (*http.Client, func(), error)
 	return client(socket), stop, nil
 }
 
+// served starts a host and its server, and returns a client of that. end ends both.
+func served(ctx context.Context, dir string) (h *host, web *http.Client, end func(), err error) {
+	if h, err = newHost(ctx, dir); err != nil {
+		return nil, nil, nil, err
+	}
+	web, stop, err := h.serve(filepath.Join(dir, "web.sock"))
+	if err != nil {
+		return nil, nil, nil, errors.Join(err, h.close())
+	}
+	return h, web, func() { stop(); h.close() }, nil
+}
+
 // serve mounts the API and a function on a unix socket.
 func (h *host) serve(socket string) (*http.Client, func(), error) {
 	keys := &httpapi.Keys{Engine: h.eng, Keys: []httpapi.Key{{Secret: "bench"}}}

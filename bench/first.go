@@ -21,16 +21,11 @@ import (
 // the HTTP API, in turns with a container that is started for the same code.
 func first(ctx context.Context, o options, dir string) error {
 	dir = filepath.Join(dir, "first")
-	h, err := newHost(ctx, dir)
+	h, web, end, err := served(ctx, dir)
 	if err != nil {
 		return err
 	}
-	defer h.close()
-	web, stopWeb, err := h.serve(filepath.Join(dir, "web.sock"))
-	if err != nil {
-		return err
-	}
-	defer stopWeb()
+	defer end()
 	image, missing := newImage(ctx)
 	defer image.remove()
 	var calls, warm, containers []time.Duration

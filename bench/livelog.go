@@ -31,16 +31,11 @@ const talker = `module.exports = async ({ req, res, log }) => {
 // whoever follows the log, with eight calls at once.
 func livelog(ctx context.Context, o options, dir string) error {
 	dir = filepath.Join(dir, "livelog")
-	h, err := newHost(ctx, dir)
+	h, web, end, err := served(ctx, dir)
 	if err != nil {
 		return err
 	}
-	defer h.close()
-	web, stopWeb, err := h.serve(filepath.Join(dir, "web.sock"))
-	if err != nil {
-		return err
-	}
-	defer stopWeb()
+	defer end()
 	if err := h.build(ctx, "talker", talker); err != nil {
 		return err
 	}

@@ -76,9 +76,15 @@ JOIN "%sexecutions" e ON e.seq = t.seq AND e.seq = ANY(ARRAY(SELECT seq FROM tak
 		if err := r.scan(ctx, &found, read, document(seqs)); err != nil {
 			return err
 		}
-		for i, e := range found { // each of them: who deletes an execution takes it from the queue first
-			e.Attempt, e.ReadyAt, e.Losses = rows[i].Attempt, rows[i].ReadyAt, rows[i].Losses
-			rows[i].executionRow = e
+		claimed := rows
+		rows = rows[:0]
+		for _, r := range claimed {
+			if len(found) == 0 || found[0].Seq != r.Seq {
+				continue // it has no execution, as on Postgres
+			}
+			found[0].Attempt, found[0].ReadyAt, found[0].Losses = r.Attempt, r.ReadyAt, r.Losses
+			r.executionRow, found = found[0], found[1:]
+			rows = append(rows, r)
 		}
 		return nil
 	})
