@@ -545,6 +545,12 @@ func TestProjectVariablesReachTheNextCall(t *testing.T) {
 		}
 	})
 	h.ready(t, "f")
+	h.stop(t)
+	h = with(t, h.cfg) // a build that ends has its engine forget what it knows
+	if err := h.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.stop(t) })
 	for _, value := range []string{"before", "after", "", "last"} {
 		shared.Store(value)
 		want := value

@@ -99,8 +99,8 @@ func TestLimitIsNamed(t *testing.T) {
 	}
 }
 
-// TestProcessLimitIsNamed has a function start more processes than it may, and
-// answer 500, and later another fail for its own reasons.
+// TestProcessLimitIsNamed has a function start more threads than it may, which is
+// quicker than processes, and answer 503, and later another fail for its own reasons.
 func TestProcessLimitIsNamed(t *testing.T) {
 	t.Parallel()
 	box := open(t, "python")
@@ -111,23 +111,22 @@ func TestProcessLimitIsNamed(t *testing.T) {
 	if !slices.Contains(c.Limits, "pids") {
 		require.Missing(t, "pids", strings.Join(c.Notes, "; "))
 	}
-	f := deploy(t, "python", "main.py", "", source{"main.py": `import os, signal
+	f := deploy(t, "python", "main.py", "", source{"main.py": `import threading
 def main(context):
     if context.req.path == "/fails":
         raise RuntimeError("on purpose")
-    pids = []
+    over, threads = threading.Event(), []
     try:
-        while len(pids) < 1000:
-            pid = os.fork()
-            if pid == 0:
-                signal.pause()
-            pids.append(pid)
-    except OSError:
+        while len(threads) < 1000:
+            thread = threading.Thread(target=over.wait)
+            thread.start()
+            threads.append(thread)
+    except RuntimeError:
         return context.res.text("", 503)
     finally:
-        for pid in pids:
-            os.kill(pid, 9)
-            os.waitpid(pid, 0)
+        over.set()
+        for thread in threads:
+            thread.join()
     return context.res.text("no limit")
 `})
 	const named = "the limit of 512 processes and threads was reached\n"
