@@ -158,7 +158,7 @@ func TestCallersAtOnceAskOnce(t *testing.T) {
 	s, mock, held := &countedReads{}, clock.NewMock(), make(chan struct{})
 	mock.Set(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))
 	h := start(t, funcs(ok), func(c *engine.Config) { s.Store, c.Store, c.Clock, c.Work.MaxStaleness = c.Store, s, mock, time.Second })
-	h.ready(t, "f")
+	h.readyElsewhere(t, "f")
 	h.execute(t, "f", engine.ExecuteParams{})
 	s.held.Store(&held)
 	mock.Add(time.Second)

@@ -504,17 +504,22 @@ func TestEvents(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var got []string
+	hear := func(n int) {
+		for len(got) < n {
+			e := <-ch
+			got = append(got, e.Names[1]+" "+string(e.Payload))
+		}
+	}
 	h.ready(t, "f")
+	hear(4) // those of a build come after who looks can see that it has ended
 	h.execute(t, "f", engine.ExecuteParams{})
 	h.ended(t, h.execute(t, "f", engine.ExecuteParams{Async: true}).Execution)
+	hear(7)
 	if err := h.p.DeleteFunction(t.Context(), engine.System, "f"); err != nil {
 		t.Fatal(err)
 	}
-	var got []string
-	for len(got) == 0 || got[len(got)-1] != "functions.*.delete {}" {
-		e := <-ch
-		got = append(got, e.Names[1]+" "+string(e.Payload))
-	}
+	hear(8)
 	want := []string{
 		`functions.*.create "store.Function"`,
 		`functions.*.deployments.*.create "store.Deployment"`, `functions.*.deployments.*.update "store.Deployment"`, `functions.*.deployments.*.update "store.Deployment"`,

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/benbjohnson/clock"
+
 	"github.com/fnkit/fnkit/engine"
 	"github.com/fnkit/fnkit/sandbox/fnbox"
 )
@@ -25,6 +27,19 @@ func (h *host) ready(t *testing.T, id string) {
 	if d := h.deploy(t, id, map[string]string{"x": "x"}); d.Status != "ready" {
 		t.Fatalf("%s: %s", d.Status, d.BuildLogs)
 	}
+}
+
+// readyElsewhere has an engine deploy the function that ends before this returns, for
+// who asks what an engine does to know of it: while one notes the end of a build, that is
+// another matter.
+func (h *host) readyElsewhere(t *testing.T, id string) {
+	t.Helper()
+	other := h.beside(t, funcs(ok))
+	if err := other.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	other.ready(t, id)
+	other.stop(t)
 }
 
 func ok(_ context.Context, c *fnbox.Context) error { return c.Text(200, "ok") }
@@ -226,6 +241,7 @@ func TestLogsKeepTheirEnd(t *testing.T) {
 func TestTimeLimits(t *testing.T) {
 	t.Parallel()
 	h := start(t, node(t), func(c *engine.Config) { c.Limits.SyncTimeout, c.Work.Grace = 10*time.Second, 200*time.Millisecond })
+	const blocks = "Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0)" // as a loop does, and uses no CPU
 	create := func(id string, timeout int) {
 		_, err := h.p.CreateFunction(t.Context(), engine.System, engine.FunctionParams{ID: id, Name: id, Runtime: h.runtime(t, "node"), Entrypoint: "i.js", Timeout: timeout})
 		if err != nil {
@@ -233,14 +249,14 @@ func TestTimeLimits(t *testing.T) {
 		}
 		h.deploy(t, id, map[string]string{"i.js": `module.exports = async ({req, res, log}) => {
 			log("began");
-			if (req.path === "/spin") for (;;);
+			if (req.path === "/block") ` + blocks + `;
 			if (req.path === "/wait") await new Promise(() => setTimeout(() => {}, 1e6));
 			return res.text("ok");
 		}`})
 	}
-	create("short", 1)
+	create("short", 2)
 	create("long", 60)
-	for _, path := range []string{"/wait", "/spin"} {
+	for _, path := range []string{"/wait", "/block"} {
 		x := h.execute(t, "short", engine.ExecuteParams{Path: path})
 		if x.Status != "failed" || x.ResponseStatusCode != 500 || !strings.Contains(x.Errors, "Execution timed out.") || x.Duration > 8*time.Second {
 			t.Errorf("%s: %+v", path, x.Execution)
@@ -252,7 +268,7 @@ func TestTimeLimits(t *testing.T) {
 			t.Errorf("after %s: %+v", path, x.Execution)
 		}
 	}
-	_, err := h.p.Execute(t.Context(), engine.System, "long", engine.ExecuteParams{Path: "/spin"})
+	_, err := h.p.Execute(t.Context(), engine.System, "long", engine.ExecuteParams{Path: "/block"})
 	fails(t, err, engine.TypeSyncTimeout)
 	list, err := h.p.ListExecutions(t.Context(), engine.System, "long", engine.Query{})
 	if err != nil || len(list.Items) != 1 || list.Items[0].Status != "failed" {
@@ -288,13 +304,19 @@ func TestFullInstancesAreBusy(t *testing.T) {
 	t.Parallel()
 	began, gate := make(chan struct{}, 10), make(chan struct{})
 	h := start(t, funcs(func(ctx context.Context, c *fnbox.Context) error {
-		began <- struct{}{}
-		<-gate
+		if c.Req.Path != "/start" {
+			began <- struct{}{}
+			<-gate
+		}
 		return c.Empty()
 	}), func(c *engine.Config) {
 		c.Instances = engine.Instances{Max: 1, PerDeployment: 1, Concurrency: 1, Waiting: 1, Wait: 50 * time.Millisecond}
 	})
 	h.ready(t, "f")
+	eventually(t, func() (error, bool) { // its start may take longer than callers wait
+		_, err := h.p.Execute(t.Context(), engine.System, "f", engine.ExecuteParams{Path: "/start"})
+		return err, err == nil
+	})
 	first := make(chan error, 1)
 	go func() {
 		_, err := h.p.Execute(t.Context(), engine.System, "f", engine.ExecuteParams{})
@@ -316,14 +338,22 @@ func TestFullInstancesAreBusy(t *testing.T) {
 
 func TestScheduledExecutions(t *testing.T) {
 	t.Parallel()
-	h := start(t, funcs(ok))
+	mock := clock.NewMock()
+	mock.Set(time.Now().Truncate(time.Millisecond))
+	h := start(t, funcs(ok), func(c *engine.Config) { c.Clock, c.Work.Lease = mock, 100*time.Hour }) // a jump is no death
 	h.ready(t, "f")
-	soon := h.execute(t, "f", engine.ExecuteParams{Async: true, ScheduledAt: time.Now().Add(300 * time.Millisecond)})
-	never := h.execute(t, "f", engine.ExecuteParams{Async: true, ScheduledAt: time.Now().Add(time.Hour)})
-	if soon.Status != "scheduled" || soon.Trigger != "schedule" || soon.ScheduledAt.IsZero() {
+	at := mock.Now().Add(time.Minute)
+	soon := h.execute(t, "f", engine.ExecuteParams{Async: true, ScheduledAt: at})
+	never := h.execute(t, "f", engine.ExecuteParams{Async: true, ScheduledAt: at.Add(100 * time.Hour)})
+	if soon.Status != "scheduled" || soon.Trigger != "schedule" || !soon.ScheduledAt.Equal(at) {
 		t.Errorf("%+v", soon.Execution)
 	}
-	if x := h.ended(t, soon.Execution); x.Status != "completed" || time.Now().Before(x.ScheduledAt) {
+	x := eventually(t, func() (engine.Execution, bool) {
+		mock.Add(10 * time.Second)
+		x, err := h.p.GetExecution(t.Context(), engine.System, "f", soon.ID)
+		return x, err == nil && x.Status.Final()
+	})
+	if x.Status != "completed" || x.UpdatedAt.Before(at) {
 		t.Errorf("%+v", x)
 	}
 	if err := h.p.DeleteExecution(t.Context(), engine.System, "f", never.ID); err != nil {

@@ -419,16 +419,19 @@ func TestWhatIsTooMuchToFollow(t *testing.T) {
 func TestNobodyWaitsForASlowFollower(t *testing.T) {
 	t.Parallel()
 	const lines = 2000
+	followed := make(chan struct{})
 	h := start(t, funcs(func(_ context.Context, c *fnbox.Context) error {
+		<-followed
 		for i := range lines {
 			c.Log("line", i)
 		}
 		return c.Text(200, "ok")
 	}))
 	h.ready(t, "f")
-	x := h.execute(t, "f", engine.ExecuteParams{Async: true, ScheduledAt: time.Now().Add(50 * time.Millisecond)}).Execution
+	x := h.background(t)
 	f := h.follow(t, x, 0)
 	defer f.Close()
+	close(followed)
 	h.ended(t, x)
 	if got, _ := hears(t, f, ""); strings.Count(got, "\n") != lines {
 		t.Errorf("%d lines", strings.Count(got, "\n"))

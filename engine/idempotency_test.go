@@ -96,12 +96,13 @@ func TestIdempotencyKeyAtOnce(t *testing.T) {
 	t.Parallel()
 	var runs atomic.Int64
 	entered, leave := make(chan struct{}, 9), make(chan struct{})
+	const lease = 3 * time.Second
 	h := start(t, fnbox.New(fnbox.Funcs{"f": func(_ context.Context, c *fnbox.Context) error {
 		runs.Add(1)
 		entered <- struct{}{}
 		<-leave
 		return c.Text(200, "the answer")
-	}}), func(c *engine.Config) { c.Work.Lease = time.Second })
+	}}), func(c *engine.Config) { c.Work.Lease = lease })
 	h.function(t, "f", fnbox.RuntimeID, "f")
 	h.deploy(t, "f", map[string]string{"README": ""})
 	results := make(chan engine.ExecuteResult, 9)
@@ -122,7 +123,7 @@ func TestIdempotencyKeyAtOnce(t *testing.T) {
 			return engine.Execution{}, false
 		}
 		x := list.Items[0]
-		return x, x.ReadyAt.After(x.CreatedAt.Add(1100 * time.Millisecond))
+		return x, x.ReadyAt.After(x.CreatedAt.Add(lease + 100*time.Millisecond))
 	})
 	if running.Status != "processing" {
 		t.Errorf("while it runs: %+v", running)

@@ -139,8 +139,8 @@ func TestRetryOfProcesses(t *testing.T) {
 		"timeout": `await new Promise(r => setTimeout(r, 1e6))`,
 	} {
 		f, err := h.p.CreateFunction(t.Context(), engine.System, engine.FunctionParams{
-			ID: string(failure), Name: "n", Runtime: h.runtime(t, "node"), Entrypoint: "i.js", Timeout: 1,
-			Policy: engine.PolicyParams{Retry: &engine.Retry{Attempts: 2, On: []engine.Failure{failure}}},
+			ID: string(failure), Name: "n", Runtime: h.runtime(t, "node"), Entrypoint: "i.js", Timeout: map[engine.Failure]int{"crash": 60, "timeout": 1}[failure],
+			Policy: engine.PolicyParams{Retry: &engine.Retry{Attempts: 2, Backoff: 1, On: []engine.Failure{failure}}},
 		})
 		if err != nil {
 			t.Fatal(err)

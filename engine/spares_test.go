@@ -3,7 +3,6 @@ package engine_test
 import (
 	"context"
 	"fmt"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -110,17 +109,12 @@ func TestSparesEndWithTheEngine(t *testing.T) {
 	defer h.stop(t)
 	h.ready(t, "f")
 	h.execute(t, "f", engine.ExecuteParams{})
-	for deadline := time.Now().Add(20 * time.Second); ; runtime.Gosched() {
+	eventually(t, func() ([]int, bool) {
 		box.mu.Lock()
+		defer box.mu.Unlock()
 		asked := slices.Clone(box.asked)
-		box.mu.Unlock()
-		if len(asked) > 0 && asked[len(asked)-1] > 0 {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("no spares were asked for: %v", asked)
-		}
-	}
+		return asked, len(asked) > 0 && asked[len(asked)-1] > 0
+	})
 	h.stop(t)
 	if asked := box.take(); asked[len(asked)-1] != 0 {
 		t.Errorf("spares asked for: %v, want 0 at the end", asked)
