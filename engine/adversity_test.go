@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/benbjohnson/clock"
+
 	"github.com/fnkit/fnkit/engine"
 	"github.com/fnkit/fnkit/sandbox"
 	"github.com/fnkit/fnkit/sandbox/fnbox"
@@ -721,8 +723,11 @@ func TestAStartThatHangs(t *testing.T) {
 		}
 		return nil
 	}}
+	mock := clock.NewMock()
+	mock.Set(time.Now())
 	h := start(t, box, func(c *engine.Config) {
-		c.Instances.Wait, c.Limits.StartTimeout = 200*time.Millisecond, 2*time.Second
+		c.Clock, c.Instances.Wait, c.Limits.StartTimeout = mock, time.Second, time.Hour
+		c.Work.Poll, c.Work.Lease = 100*time.Hour, 100*time.Hour // the jumps below are no death
 	})
 	h.ready(t, "f")
 	var wg sync.WaitGroup
@@ -732,19 +737,44 @@ func TestAStartThatHangs(t *testing.T) {
 			fails(t, err, engine.TypeBusy)
 		})
 	}
-	wg.Wait()
+	passing(mock, 100*time.Millisecond, wg.Wait)
 	if n := starts.Load(); n != 1 {
 		t.Errorf("%d starts for callers at once", n)
 	}
+	call := func() (x engine.ExecuteResult, err error) {
+		passing(mock, 100*time.Millisecond, func() { x, err = h.p.Execute(t.Context(), engine.System, "f", engine.ExecuteParams{}) })
+		return x, err
+	}
+	mock.Add(58 * time.Minute)
 	eventually(t, func() (engine.ExecuteResult, bool) { // whoever waits when the start is given up
-		x, err := h.p.Execute(t.Context(), engine.System, "f", engine.ExecuteParams{})
+		x, err := call()
 		return x, err == nil && x.Status == "failed" && strings.Contains(x.Errors, "could not be started in time")
 	})
 	hangs.Store(false)
 	eventually(t, func() (engine.ExecuteResult, bool) {
-		x, err := h.p.Execute(t.Context(), engine.System, "f", engine.ExecuteParams{})
+		mock.Add(time.Hour) // another may have begun, and hangs
+		x, err := call()
 		return x, err == nil && x.Status == "completed"
 	})
+}
+
+// passing moves a clock on, step by step, until f has returned.
+func passing(mock *clock.Mock, step time.Duration, f func()) {
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		f()
+	}()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-over:
+			return
+		case <-tick.C:
+			mock.Add(step)
+		}
+	}
 }
 
 // TestNeighboursOfAKilledCall: a process that must be killed for one call takes

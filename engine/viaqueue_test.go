@@ -176,14 +176,28 @@ func TestSyncViaQueueInTime(t *testing.T) {
 		<-ctx.Done()
 		return ctx.Err()
 	})
+	mock := clock.NewMock()
+	mock.Set(time.Now())
 	short := func(c *engine.Config) {
-		c.Limits.SyncTimeout, c.Work.Grace, c.Work.Poll = time.Second, 10*time.Second, 10*time.Millisecond
+		c.Clock, c.Limits.SyncTimeout, c.Work.Grace, c.Work.Poll = mock, 10*time.Minute, time.Hour, time.Second
+		c.Work.Lease = 100 * time.Hour // a jump is no death
 	}
 	h := start(t, box, short)
-	h.ready(t, "f")
-	x, err := front(t, h, nil, short).p.Execute(t.Context(), engine.System, "f", engine.ExecuteParams{IdempotencyKey: "k"})
-	fails(t, err, engine.TypeSyncTimeout)
-	_, err = h.p.Execute(t.Context(), engine.System, "f", engine.ExecuteParams{IdempotencyKey: "k"})
+	if _, err := h.p.CreateFunction(t.Context(), engine.System, engine.FunctionParams{ID: "f", Name: "f", Runtime: fnbox.RuntimeID, Entrypoint: "f", Timeout: 900}); err != nil {
+		t.Fatal(err)
+	}
+	h.deploy(t, "f", map[string]string{"README": ""})
+	told, f := make(chan error, 1), front(t, h, nil, short)
+	go func() {
+		_, err := f.p.Execute(t.Context(), engine.System, "f", engine.ExecuteParams{IdempotencyKey: "k"})
+		told <- err
+	}()
+	eventually(t, func() (int64, bool) {
+		mock.Add(time.Second) // the worker looks for it
+		return runs.Load(), runs.Load() == 1
+	})
+	passing(mock, time.Minute, func() { fails(t, <-told, engine.TypeSyncTimeout) })
+	_, err := h.p.Execute(t.Context(), engine.System, "f", engine.ExecuteParams{IdempotencyKey: "k"})
 	fails(t, err, engine.TypeSyncTimeout)
 	only := func() engine.Execution {
 		t.Helper()
@@ -201,12 +215,15 @@ func TestSyncViaQueueInTime(t *testing.T) {
 	}
 	h.stop(t)
 	runs.Store(0)
-	hurry := func(c *engine.Config) { c.Limits.SyncTimeout, c.Work.Grace = 300*time.Millisecond, time.Millisecond }
+	hurry := func(c *engine.Config) {
+		c.Clock, c.Limits.SyncTimeout, c.Work.Grace = nil, 300*time.Millisecond, time.Millisecond
+	}
 	for range 2 {
-		x, err = front(t, h, nil, hurry).p.Execute(t.Context(), engine.System, "f", engine.ExecuteParams{IdempotencyKey: "l"})
+		_, err = front(t, h, nil, hurry).p.Execute(t.Context(), engine.System, "f", engine.ExecuteParams{IdempotencyKey: "l"})
 		fails(t, err, engine.TypeSyncTimeout)
 	}
-	if x := only(); x.Status != "canceled" || x.Errors != "Execution timed out.\n" {
+	x := only()
+	if x.Status != "canceled" || x.Errors != "Execution timed out.\n" {
 		t.Errorf("one that did not: %+v", x)
 	}
 	if _, ok, err := h.cfg.Store.Runs().NextDue(t.Context()); ok || err != nil || runs.Load() > 0 {
