@@ -468,13 +468,14 @@ func TestConcurrencyLimits(t *testing.T) {
 
 func TestFailedExecutions(t *testing.T) {
 	t.Parallel()
-	s := newServer(t, func(u *setup) { u.cfg.Limits.SyncTimeout, u.cfg.Limits.ResponseBody = 100*time.Millisecond, 1000 })
+	s := newServer(t, func(u *setup) { u.cfg.Limits.ResponseBody = 1000 })
 	for code, want := range map[string]string{"fail": "failed 500", "notfound": "completed 404", "status42": "failed 500", "crlf": "failed 500", "big": "failed 500"} {
 		a := s.execute(t, s.deployed(t, code)).ok(201)
 		if got := fmt.Sprintf("%s %d", a.text("status"), a.int("responseStatusCode")); got != want || want == "failed 500" && a.text("errors") == "" {
 			t.Errorf("%s: %s", code, a.raw)
 		}
 	}
+	s = newServer(t, func(u *setup) { u.cfg.Limits.SyncTimeout = 100 * time.Millisecond })
 	s.execute(t, s.deployed(t, "block")).ok(408).fails("function_synchronous_timeout")
 }
 

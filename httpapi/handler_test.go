@@ -212,7 +212,8 @@ func TestHandlerBreaksOff(t *testing.T) {
 
 func TestHandlerErrors(t *testing.T) {
 	t.Parallel()
-	s := newServer(t, func(u *setup) { u.cfg.Limits.RequestBody, u.cfg.Limits.SyncTimeout = 100, 200*time.Millisecond })
+	s := newServer(t, func(u *setup) { u.cfg.Limits.RequestBody = 100 })
+	hasty := newServer(t, func(u *setup) { u.cfg.Limits.SyncTimeout = 200 * time.Millisecond })
 	private := s.deployed(t, "echo", "execute", []string{"users"})
 	resp, body := fetch(t, "GET", serveFunction(t, s, "nobody")+"/hello/", "", "Accept", "application/json")
 	if resp.StatusCode != 404 || !strings.Contains(body, `"type":"function_not_found"`) || resp.Header.Get("Content-Type") != "application/json; charset=UTF-8" {
@@ -254,7 +255,7 @@ func TestHandlerErrors(t *testing.T) {
 			t.Errorf("%d bytes: got %d", n, resp.StatusCode)
 		}
 	}
-	if resp, body = fetch(t, "GET", serveFunction(t, s, s.deployed(t, "block"))+"/hello/", ""); resp.StatusCode != 408 {
+	if resp, body = fetch(t, "GET", serveFunction(t, hasty, hasty.deployed(t, "block"))+"/hello/", ""); resp.StatusCode != 408 {
 		t.Errorf("got %d %s", resp.StatusCode, body)
 	}
 	if resp, body = fetch(t, "GET", serveFunction(t, s, s.deployed(t, "status42"))+"/hello/", ""); resp.StatusCode != 500 {
