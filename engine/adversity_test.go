@@ -861,7 +861,7 @@ func TestCodeThatEndsItsProcessWhileItLoads(t *testing.T) {
 	} {
 		t.Run(key, func(t *testing.T) {
 			t.Parallel()
-			h := start(t, processes(t))
+			h := start(t, processes(t, key))
 			h.function(t, "f", h.runtime(t, key), code[0])
 			if d := h.deploy(t, "f", map[string]string{code[0]: code[1]}); d.Status != "ready" {
 				t.Fatalf("%s: %s", d.Status, d.BuildLogs)

@@ -17,7 +17,7 @@ import (
 func TestNetworkOfFunctions(t *testing.T) {
 	t.Parallel()
 	require.Command(t, "node")
-	box, err := procbox.New(procbox.Config{Dir: filepath.Join(t.TempDir(), "box"), Path: os.Getenv("PATH"), Network: "host"})
+	box, err := procbox.New(procbox.Config{Dir: filepath.Join(t.TempDir(), "box"), Path: os.Getenv("PATH"), Languages: []string{"node"}, Network: "host"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -102,13 +102,14 @@ func (h *host) stop(t *testing.T) {
 func node(t *testing.T) sandbox.Driver {
 	t.Helper()
 	require.Command(t, "node")
-	return processes(t)
+	return processes(t, "node")
 }
 
-func processes(t *testing.T) *procbox.Box {
+// processes returns a driver with some languages: to ask for all takes seconds.
+func processes(t *testing.T, languages ...string) *procbox.Box {
 	t.Helper()
 	box, err := procbox.New(procbox.Config{
-		Dir: filepath.Join(t.TempDir(), "box"), Path: os.Getenv("PATH"),
+		Dir: filepath.Join(t.TempDir(), "box"), Path: os.Getenv("PATH"), Languages: languages,
 		Isolation: "none", // functions of these tests note what they do in files of the host
 	})
 	if err != nil {

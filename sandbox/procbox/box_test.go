@@ -160,13 +160,10 @@ func alive(t *testing.T, p process) bool {
 
 func dies(t *testing.T, all ...process) {
 	t.Helper()
-	for _, p := range all {
-		for deadline := time.Now().Add(patience); alive(t, p); {
-			if time.Now().After(deadline) {
-				t.Fatalf("process %v lives", p)
-			}
-		}
-	}
+	until(t, fmt.Sprintf("end of the processes %v", all), func() bool {
+		now := processes(t)
+		return !slices.ContainsFunc(all, func(p process) bool { return now[p.pid].args == p.args })
+	})
 }
 
 const spawns = `const {spawn} = require('child_process');
