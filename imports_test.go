@@ -17,9 +17,10 @@ var arrows = []struct {
 	room string
 	may  []string
 }{
-	{"engine/enginetest", []string{"engine", "sandbox/fnbox", "store/dirblobs", "store/sqlstore/sqlite", "github.com/benbjohnson/clock"}},
+	{"engine/enginetest", []string{"engine", "sandbox/fnbox", "store/dirblobs", "store/sqlstore/sqlite/sqlitetest", "github.com/benbjohnson/clock"}},
 	{"engine", []string{"store", "sandbox", "events", "github.com/benbjohnson/clock", "go.opentelemetry.io/otel", "github.com/golang-jwt/jwt/v5"}},
 	{"httpapi", []string{"engine"}},
+	{"store/sqlstore/sqlite/sqlitetest", []string{"store/sqlstore", "store/sqlstore/sqlite"}},
 	{"store/sqlstore/sqlite", []string{"store", "store/sqlstore", "github.com/uptrace/bun", "modernc.org/sqlite"}},
 	{"store/sqlstore/postgres/postgrestest", []string{"github.com/jackc/pgx/v5", "github.com/ory/dockertest/v3"}},
 	{"store/sqlstore/postgres", []string{"store", "store/sqlstore", "github.com/uptrace/bun", "github.com/jackc/pgx/v5"}},

@@ -19,7 +19,7 @@ import (
 	"github.com/fnkit/fnkit/store"
 	"github.com/fnkit/fnkit/store/sqlstore/postgres"
 	"github.com/fnkit/fnkit/store/sqlstore/postgres/postgrestest"
-	"github.com/fnkit/fnkit/store/sqlstore/sqlite"
+	"github.com/fnkit/fnkit/store/sqlstore/sqlite/sqlitetest"
 )
 
 // onStores runs a test on a store of every kind. connect opens the store once
@@ -29,7 +29,7 @@ func onStores(t *testing.T, test func(t *testing.T, connect func(t *testing.T) s
 	t.Run("sqlite", func(t *testing.T) {
 		t.Parallel()
 		file := filepath.Join(t.TempDir(), "fnkit.db")
-		test(t, func(t *testing.T) store.Store { return opened(t)(sqlite.Open(t.Context(), file)) })
+		test(t, func(t *testing.T) store.Store { return opened(t)(sqlitetest.Open(t, file), nil) })
 	})
 	t.Run("postgres", func(t *testing.T) {
 		t.Parallel()

@@ -18,7 +18,7 @@ import (
 	"github.com/fnkit/fnkit/store/dirblobs"
 	"github.com/fnkit/fnkit/store/sqlstore/postgres"
 	"github.com/fnkit/fnkit/store/sqlstore/postgres/postgrestest"
-	"github.com/fnkit/fnkit/store/sqlstore/sqlite"
+	"github.com/fnkit/fnkit/store/sqlstore/sqlite/sqlitetest"
 )
 
 const day = 24 * time.Hour
@@ -200,11 +200,7 @@ func TestManyOldExecutionsGoInSmallBatches(t *testing.T) {
 	const old = 100_000
 	for name, open := range map[string]func(*testing.T) store.Store{
 		"sqlite": func(t *testing.T) store.Store {
-			st, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "db"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			return st
+			return sqlitetest.Open(t, filepath.Join(t.TempDir(), "db"))
 		},
 		"postgres": func(t *testing.T) store.Store {
 			st, err := postgres.Open(t.Context(), postgrestest.DSN(t))

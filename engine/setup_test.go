@@ -22,7 +22,7 @@ import (
 	"github.com/fnkit/fnkit/sandbox/procbox"
 	"github.com/fnkit/fnkit/store/dirblobs"
 	"github.com/fnkit/fnkit/store/sqlstore/postgres/postgrestest"
-	"github.com/fnkit/fnkit/store/sqlstore/sqlite"
+	"github.com/fnkit/fnkit/store/sqlstore/sqlite/sqlitetest"
 )
 
 func TestMain(m *testing.M) {
@@ -59,10 +59,7 @@ func start(t *testing.T, box sandbox.Driver, change ...func(*engine.Config)) *ho
 func open(t *testing.T, box sandbox.Driver, change ...func(*engine.Config)) *host {
 	t.Helper()
 	dir := t.TempDir()
-	db, err := sqlite.Open(t.Context(), filepath.Join(dir, "fnkit.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	db := sqlitetest.Open(t, filepath.Join(dir, "fnkit.db"))
 	t.Cleanup(func() {
 		if err := errors.Join(box.Close(), db.Close()); err != nil {
 			t.Error(err)

@@ -21,7 +21,7 @@ import (
 	"github.com/fnkit/fnkit/sandbox/fnbox"
 	"github.com/fnkit/fnkit/store/dirblobs"
 	"github.com/fnkit/fnkit/store/sqlstore"
-	"github.com/fnkit/fnkit/store/sqlstore/sqlite"
+	"github.com/fnkit/fnkit/store/sqlstore/sqlite/sqlitetest"
 )
 
 // setup is what a test may change before its server starts.
@@ -56,10 +56,7 @@ const (
 func newServer(t *testing.T, change ...func(*setup)) *server {
 	t.Helper()
 	dir := t.TempDir()
-	st, err := sqlite.Open(t.Context(), filepath.Join(dir, "app.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	st := sqlitetest.Open(t, filepath.Join(dir, "app.db"))
 	s := &server{store: st, blobs: filepath.Join(dir, "code")}
 	keys := &httpapi.Keys{
 		Keys: []httpapi.Key{
@@ -92,6 +89,7 @@ func newServer(t *testing.T, change ...func(*setup)) *server {
 	for _, c := range change {
 		c(&u)
 	}
+	var err error
 	if s.eng, err = engine.New(u.cfg); err != nil {
 		t.Fatal(err)
 	}

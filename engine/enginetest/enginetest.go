@@ -43,7 +43,7 @@ import (
 	"github.com/fnkit/fnkit/engine"
 	"github.com/fnkit/fnkit/sandbox/fnbox"
 	"github.com/fnkit/fnkit/store/dirblobs"
-	"github.com/fnkit/fnkit/store/sqlstore/sqlite"
+	"github.com/fnkit/fnkit/store/sqlstore/sqlite/sqlitetest"
 )
 
 // Epoch is where the clock of a kit begins: a Thursday.
@@ -86,10 +86,7 @@ func Start(t testing.TB, funcs fnbox.Funcs, change ...func(*engine.Config)) *Kit
 func open(t testing.TB, funcs fnbox.Funcs, now clock.Clock, change []func(*engine.Config)) *Kit {
 	t.Helper()
 	dir := t.TempDir()
-	db, err := sqlite.Open(t.Context(), filepath.Join(dir, "fnkit.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	db := sqlitetest.Open(t, filepath.Join(dir, "fnkit.db"))
 	box := fnbox.New(funcs)
 	cfg := engine.Config{
 		Store: db, Blobs: dirblobs.New(filepath.Join(dir, "blobs")), Sandbox: box, Dir: filepath.Join(dir, "engine"),

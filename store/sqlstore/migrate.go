@@ -34,9 +34,13 @@ func (s *Store) Migrate(ctx context.Context) error {
 	if err := s.makeVersions(ctx); err != nil {
 		return failed("migrate", err)
 	}
+	done := false // others have taken all steps
 	for _, m := range steps {
+		if done {
+			break
+		}
 		err := s.inTurn(ctx, func(ctx context.Context, r records, at int) error {
-			if at > Version {
+			if done = at >= Version; at > Version {
 				return r.usable(ctx, at)
 			}
 			if at >= m.version {

@@ -20,6 +20,7 @@ import (
 	"github.com/fnkit/fnkit/store"
 	"github.com/fnkit/fnkit/store/sqlstore"
 	"github.com/fnkit/fnkit/store/sqlstore/sqlite"
+	"github.com/fnkit/fnkit/store/sqlstore/sqlite/sqlitetest"
 	"github.com/fnkit/fnkit/store/storetest"
 )
 
@@ -27,10 +28,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func open(t testing.TB, path string) *sqlstore.Store {
 	t.Helper()
-	s, err := sqlite.Open(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := sqlitetest.Open(t, path)
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Error(err)
