@@ -26,7 +26,7 @@ func TestIdleFunctions(t *testing.T) {
 	t.Parallel()
 	t.Run("go", func(t *testing.T) {
 		t.Parallel()
-		comeAndGo(t, 100, fnbox.New(fnbox.Funcs{"f": func(_ context.Context, c *fnbox.Context) error { return c.Empty() }}), fnbox.RuntimeID, "f", "")
+		comeAndGo(t, 30, fnbox.New(fnbox.Funcs{"f": func(_ context.Context, c *fnbox.Context) error { return c.Empty() }}), fnbox.RuntimeID, "f", "")
 	})
 	t.Run("processes", func(t *testing.T) {
 		t.Parallel()

@@ -34,9 +34,9 @@ func loudTenant(t *testing.T, s store.Store, err error) {
 	}
 	defer s.Close()
 	const room = 16
-	backlog := 100_000
+	backlog := 20_000
 	if testing.Short() {
-		backlog = 10_000
+		backlog = 5_000
 	}
 	at := time.Unix(1000, 0).UTC()
 	row := func(project string, i int) store.Execution {
