@@ -192,7 +192,7 @@ func TestSilence(t *testing.T) {
 // TestSilenceIsPunished: a plugin that does not answer is killed and replaced.
 func TestSilenceIsPunished(t *testing.T) {
 	t.Parallel()
-	box, j := open(t, pluginbox.Config{Ping: 2 * time.Second})
+	box, j := open(t, pluginbox.Config{Ping: 5 * time.Second}) // the next one must answer as soon
 	start(t, box, "i1", "fixture")
 	e := begin(t, t.Context(), box, "i1")
 	freeze(t, box.Pid())

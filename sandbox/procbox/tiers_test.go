@@ -214,21 +214,21 @@ func TestReadOnly(t *testing.T) {
 // own: below the directory for temporary files, and in a home.
 func TestRuntimeElsewhere(t *testing.T) {
 	t.Parallel()
+	bin := filepath.Join(t.TempDir(), "bin")
+	if err := os.Mkdir(bin, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	real, err := filepath.EvalSymlinks(require.Command(t, "node"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := exec.Command("cp", real, filepath.Join(bin, "node")).Run(); err != nil {
+		t.Fatal(err)
+	}
 	for _, tier := range confined {
 		t.Run(tier, func(t *testing.T) {
 			t.Parallel()
 			requireTier(t, tier)
-			bin := filepath.Join(t.TempDir(), "bin")
-			if err := os.Mkdir(bin, 0o700); err != nil {
-				t.Fatal(err)
-			}
-			real, err := filepath.EvalSymlinks(require.Command(t, "node"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := exec.Command("cp", real, filepath.Join(bin, "node")).Run(); err != nil {
-				t.Fatal(err)
-			}
 			box, err := procbox.New(procbox.Config{Dir: t.TempDir(), Languages: []string{"node"}, Isolation: tier, Path: bin + ":/usr/bin:/bin"})
 			if err != nil {
 				t.Fatal(err)
