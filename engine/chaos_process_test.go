@@ -51,14 +51,9 @@ type memberConfig struct {
 
 func (c memberConfig) ledger() string { return filepath.Join(c.Dir, "ledger") }
 
-// lease is the lease in the machine's time: short where many are killed, and where one
-// is stopped or killed at a certain point it must not end by itself before.
-func (c memberConfig) lease() time.Duration {
-	if c.Speed > 1 {
-		return time.Second
-	}
-	return 3 * time.Second
-}
+// leaseOfMembers is the lease in the machine's time. It must not end by itself on a slow
+// machine: what runs would be run again, there more than once.
+const leaseOfMembers = 3 * time.Second
 
 func (c memberConfig) clock() fastClock { return fastClock{clock.New(), c.Epoch, c.Speed} }
 
@@ -125,7 +120,7 @@ func serveMember(cfg memberConfig) error {
 		Keys: engine.Key("k1", bytes.Repeat([]byte("secret"), 4)), MinIsolation: "none", Clock: cfg.clock(), SyncViaQueue: cfg.Front,
 		Dir:    filepath.Join(cfg.Dir, "engine"+strconv.Itoa(os.Getpid())), // goes with the test, if this is killed
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
-		Work:   engine.Work{Runs: 16, Builds: 2, Losses: 1000, Lease: cfg.lease() * speed, Poll: 50 * time.Millisecond * speed},
+		Work:   engine.Work{Runs: 16, Builds: 2, Losses: 1000, Lease: leaseOfMembers * speed, Poll: 50 * time.Millisecond * speed},
 	})
 	if err != nil {
 		return err
