@@ -99,7 +99,7 @@ end
 				t.Errorf("%+v, body %q, want Aborted after half", r.result, &r.body)
 			}
 			f.get("/").text(t, "fine") // by a new process, which is ready for the next call
-			r := begun("before", func(timeout time.Duration) *reply { return f.within("/slow", timeout) })
+			r := begun(logged, func(timeout time.Duration) *reply { return f.within("/slow", timeout) })
 			if r.status != 500 || !r.result.TimedOut || r.result.Retire || r.logs[sandbox.Stdout].String() != "before\n" {
 				t.Errorf("timeout: status %d, %+v, logs %q", r.status, r.result, &r.logs[sandbox.Stdout])
 			}

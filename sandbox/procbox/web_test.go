@@ -289,7 +289,7 @@ func TestWebEnds(t *testing.T) {
 	deploy := func() deployed {
 		return deployFolder(t, open(t, "exec"), fixtureOf(t, "exec").source(t), "server", "")
 	}
-	r := begun("sleep start", func(timeout time.Duration) *reply { return deploy().within("/sleep?ms=60000", timeout) }) // which ends the instance
+	r := begun(logged, func(timeout time.Duration) *reply { return deploy().within("/sleep?ms=60000", timeout) }) // which ends the instance
 	if out, errs := r.logs[sandbox.Stdout].String(), r.logs[sandbox.Stderr].String(); r.status != 500 || !r.result.TimedOut || !r.result.Retire || out != "sleep start\n" || errs != "Execution timed out.\n" {
 		t.Errorf("status %d, %+v, logs %q, errors %q", r.status, r.result, out, errs)
 	}
