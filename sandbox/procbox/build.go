@@ -106,7 +106,7 @@ func packageCaches(dir string) map[string]string {
 		return nil
 	}
 	return map[string]string{
-		"XDG_CACHE_HOME": dir, "npm_config_cache": filepath.Join(dir, "npm"), "npm_config_store_dir": filepath.Join(dir, "pnpm"),
+		"XDG_CACHE_HOME": dir, "npm_config_cache": filepath.Join(dir, "npm"), "PNPM_HOME": filepath.Join(dir, "pnpm"),
 		"YARN_GLOBAL_FOLDER": filepath.Join(dir, "yarn-berry"), "BUN_INSTALL_CACHE_DIR": filepath.Join(dir, "bun"),
 		"COMPOSER_CACHE_DIR": filepath.Join(dir, "composer"), "BUNDLE_USER_CACHE": filepath.Join(dir, "bundle"), "BUNDLE_GLOBAL_GEM_CACHE": "true",
 		"GOMODCACHE": filepath.Join(dir, "go"),
