@@ -191,7 +191,7 @@ func TestSpareIsReplaced(t *testing.T) {
 				syscall.Kill(p.pid, syscall.SIGKILL)
 			}
 			dies(t, before...)
-			until(t, "new spare", func() bool { return box.Spares(spec.Runtime) == 1 && len(tree(t, dir)) > 0 })
+			until(t, "new spare", func() bool { return len(tree(t, dir)) > 0 && box.Spares(spec.Runtime) == 1 }) // in this order: until it has begun, the dead one may count
 			spec.ID = "after"
 			start(t, box, spec)
 			if got := call(t, box, "after", "/"); got != "fine" || !box.FromSpare("after") {
