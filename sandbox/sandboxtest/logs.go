@@ -34,7 +34,7 @@ func (s *suite) logs(t *testing.T) {
 		}
 	}, "logs")
 	s.test(t, "flood", func(t *testing.T) {
-		if r := s.get(t, id, "/logs?n=300000"); r.text() != "logged" {
+		if r := s.get(t, id, "/logs?n=100000"); r.text() != "logged" {
 			t.Errorf("body %q", r.text())
 		}
 	}, "logs")
