@@ -62,7 +62,7 @@ func (b *Box) build(ctx context.Context, t tool, spec sandbox.BuildSpec, logs io
 	if t.lang.env != nil {
 		env = overlay(env, t.lang.env(root))
 	}
-	w := workshop{b, t, spec, scratch, scratch, overlay(env, spec.Env), logs, nil}
+	w := workshop{b, t, spec, b.diskFor(spec), scratch, scratch, overlay(env, spec.Env), logs, nil}
 	if spec.Commands != "" {
 		failure, err = w.command(ctx, root, env)
 	}
@@ -75,6 +75,15 @@ func (b *Box) build(ctx context.Context, t tool, spec sandbox.BuildSpec, logs io
 		return "", w.cache(ctx, root)
 	}
 	return "", nil
+}
+
+// diskFor is how much a build may have on the disk: what its cache had before is on top,
+// or it could fail for what other builds have left there.
+func (b *Box) diskFor(spec sandbox.BuildSpec) int64 {
+	if b.cfg.BuildDisk < 0 || spec.Cache == "" {
+		return b.cfg.BuildDisk
+	}
+	return b.cfg.BuildDisk + usage(b.cfg.BuildDisk, []string{spec.Cache})
 }
 
 // command runs the function's own commands, with its cache if it has one.
@@ -160,6 +169,7 @@ type workshop struct {
 	box     *Box
 	tool    tool
 	spec    sandbox.BuildSpec
+	disk    int64 // bytes that code, scratch and cache may have; negative: no limit
 	scratch string
 	temp    string // has the home and the temporary files
 	env     map[string]string
@@ -191,7 +201,7 @@ func (w workshop) run(ctx context.Context, c harness.Command) (failure string, e
 	if w.spec.Cache != "" {
 		dirs = append(dirs, w.spec.Cache)
 	}
-	tooMuch := watchDisk(j, w.box.cfg.BuildDisk, dirs...)
+	tooMuch := watchDisk(j, w.disk, dirs...)
 	werr := j.wait()
 	full := tooMuch()
 	why, over := j.failure(), j.hits().Memory > 0
