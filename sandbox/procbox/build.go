@@ -105,6 +105,10 @@ func (w workshop) lend(part, inside string) (at string, binds []confine.Bind, er
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", nil, err
 	}
+	// A build without isolation may have left a link here, which a later one must not follow.
+	if info, err := os.Lstat(dir); err != nil || !info.IsDir() {
+		return "", nil, errors.Join(err, fmt.Errorf("package cache: %s is not a directory", part))
+	}
 	return w.box.at(dir, inside), []confine.Bind{{Source: dir, Target: inside, Writable: true, Owned: true}}, nil
 }
 
@@ -149,10 +153,15 @@ func (w workshop) compile(ctx context.Context, root string) (failure string, err
 			b.Settings[name] = value
 		}
 	}
-	if w.box.confines() {
+	if w.box.confines() || len(b.Settings) > 0 { // else what the host's user has comes from the same place
 		if b.Modules, w.binds, err = w.lend("modules", modulesDir); err != nil {
 			return "", err
 		}
+	}
+	if b.Modules == "" && len(b.Settings) > 0 {
+		b.Modules = filepath.Join(w.box.at(work, workDir), "modules")
+	}
+	if w.box.confines() {
 		if err := os.MkdirAll(w.box.cfg.GoCache, 0o700); err != nil {
 			return "", err
 		}

@@ -175,6 +175,32 @@ func TestBuildDisk(t *testing.T) {
 	}
 }
 
+// TestPackageCacheIsNoLink has a build find a link in its cache, as one without
+// isolation may leave it: where it leads is not shown.
+func TestPackageCacheIsNoLink(t *testing.T) {
+	t.Parallel()
+	for _, tier := range []string{"full", "none"} {
+		t.Run(tier, func(t *testing.T) {
+			t.Parallel()
+			requireTier(t, tier)
+			box := openBox(t, procbox.Config{Dir: t.TempDir(), Languages: []string{"node"}, Isolation: tier})
+			spec := function(t, box, "")
+			cache, other := t.TempDir(), t.TempDir()
+			if err := os.Symlink(other, filepath.Join(cache, "packages")); err != nil {
+				t.Fatal(err)
+			}
+			b := sandbox.BuildSpec{Runtime: spec.Runtime, Dir: spec.Dir, Entrypoint: "index.js", Commands: "touch $XDG_CACHE_HOME/reached", Cache: cache}
+			r, err := box.Build(t.Context(), b, t.Output())
+			if err == nil {
+				t.Errorf("it was built: %+v", r)
+			}
+			if entries, err := os.ReadDir(other); err != nil || len(entries) > 0 {
+				t.Errorf("a build has reached %v, %v", entries, err)
+			}
+		})
+	}
+}
+
 // TestConfigIsChecked lists what New refuses.
 func TestConfigIsChecked(t *testing.T) {
 	t.Parallel()
