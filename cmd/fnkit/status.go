@@ -22,7 +22,6 @@ import (
 
 	"github.com/fnkit/fnkit/engine"
 	"github.com/fnkit/fnkit/sandbox"
-	"github.com/fnkit/fnkit/sandbox/procbox"
 )
 
 const (
@@ -74,9 +73,9 @@ type spareStatus struct {
 	Wanted  int    `json:"wanted"`
 }
 
-// statusOf returns what a server's engine and sandbox do now.
-func statusOf(started time.Time, caps sandbox.Capabilities, eng *engine.Engine, box *procbox.Box) status {
-	p := eng.Pools()
+// statusOf puts together what a server's engine and sandbox do; ready is how many spares
+// of a runtime there are.
+func statusOf(started time.Time, caps sandbox.Capabilities, p engine.Pools, ready func(runtime string) int) status {
 	s := status{
 		PID: os.Getpid(), Started: started.UTC().Truncate(time.Second), Isolation: caps.Isolation.String(),
 		Instances: p.Instances, MaxInstances: p.Limits.Max, PerDeployment: p.Limits.PerDeployment, Calls: p.Calls, Waiting: p.Waiting,
@@ -87,7 +86,7 @@ func statusOf(started time.Time, caps sandbox.Capabilities, eng *engine.Engine, 
 	}
 	for _, r := range caps.Runtimes {
 		if r.Spares {
-			s.Spares = append(s.Spares, spareStatus{r.ID, box.Spares(r.ID), p.Spares[r.ID]})
+			s.Spares = append(s.Spares, spareStatus{r.ID, ready(r.ID), p.Spares[r.ID]})
 		}
 	}
 	return s
