@@ -160,12 +160,15 @@ func (a *artefacts) makeRoom(old []string) []string {
 	}
 }
 
-// take moves code out of the way, quickly since a.mu is held, and adds where it
-// went to what the caller removes.
-func (a *artefacts) take(old []string, k artefactKey) []string {
+// take moves code out of the way.
+func (a *artefacts) take(old []string, k artefactKey) []string { return a.aside(old, a.path(k)) }
+
+// aside moves a directory out of the way, quickly since a mutex is held, and adds where
+// it went to what the caller removes.
+func (a *artefacts) aside(old []string, dir string) []string {
 	work, err := a.workDir()
 	if err == nil {
-		err = os.Rename(a.path(k), filepath.Join(work, "code"))
+		err = os.Rename(dir, filepath.Join(work, "old"))
 	}
 	if err != nil && !os.IsNotExist(err) {
 		a.e.cfg.Logger.Warn("remove code", "error", err)

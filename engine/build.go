@@ -100,9 +100,15 @@ func (e *Engine) build(ctx context.Context, l store.Lease, d *Deployment, log io
 		return errLeaseLost
 	}
 	e.Project(d.Project).emit(ctx, System, "functions."+d.FunctionID+".deployments."+d.ID+".update", *d)
-	if err := e.runCommands(ctx, k, code, log); err != nil {
+	function := functionKey{d.Project, d.FunctionID}
+	cache, err := e.packages.lend(function, filepath.Join(work, "packages"))
+	if err != nil {
+		return fmt.Errorf("package cache: %w", err)
+	}
+	if err := e.runCommands(ctx, k, code, cache, log); err != nil {
 		return err
 	}
+	e.packages.giveBack(ctx, function, cache)
 	return e.packArtefact(ctx, d, code, work)
 }
 
@@ -131,7 +137,7 @@ func (e *Engine) unpackSource(ctx context.Context, d Deployment, dir string) err
 }
 
 // runCommands runs the build in the sandbox.
-func (e *Engine) runCommands(ctx context.Context, k *known, dir string, log io.Writer) error {
+func (e *Engine) runCommands(ctx context.Context, k *known, dir, cache string, log io.Writer) error {
 	var err error
 	if k.shared, err = e.projectVariables(ctx, k.fn.Project); err != nil {
 		return err
@@ -147,7 +153,7 @@ func (e *Engine) runCommands(ctx context.Context, k *known, dir string, log io.W
 	env["APPWRITE_FUNCTION_MEMORY"] = itoa(int64(memory))
 	res, err := e.cfg.Sandbox.Build(ctx, sandbox.BuildSpec{
 		ID: k.dep.BuildID, Runtime: k.fn.Runtime, Dir: dir, Entrypoint: k.dep.Entrypoint, Commands: k.dep.Commands,
-		Env: env, CPUs: k.spec.CPUs, Memory: int64(memory) << 20,
+		Env: env, CPUs: k.spec.CPUs, Memory: int64(memory) << 20, Cache: cache,
 	}, log)
 	switch {
 	case err != nil:

@@ -31,9 +31,10 @@ type Config struct {
 	// MinIsolation is the least isolation of the sandbox that Start accepts,
 	// by name: "full", "userns", "restricted" or "none". Default: "restricted".
 	MinIsolation string
-	// Dir is a directory of the engine's own for unpacked code: Start empties it,
-	// and fails while another engine that lives has it. Default: a temporary one,
-	// removed by Stop, or by a later Start if the process died.
+	// Dir is a directory of the engine's own for unpacked code, and for packages that builds
+	// downloaded: Start empties it but for those, and fails while another engine that
+	// lives has it. Default: a temporary one, removed by Stop, or by a later Start if the
+	// process died.
 	Dir string
 
 	Clock  clock.Clock          // Default: the machine's
@@ -69,6 +70,7 @@ type Limits struct {
 	UploadPause       time.Duration // an upload in parts that stands still for so long is given up, within a day. Default: 24 h
 	Timeout           int           // seconds a function may ask for. Default: 900
 	BuildTimeout      time.Duration // Default: 900 s
+	PackageCache      int64         // bytes of packages that one function's builds downloaded, kept on this machine for the next; more are not. All functions together have 10 GiB. Default: 1 GiB; negative: none are kept
 	SyncTimeout       time.Duration // how long a synchronous caller waits. Default: 30 s
 	StartTimeout      time.Duration // how long an instance may take to be able to serve. Default: 30 s
 	RequestBody       int           // bytes of an execution's body. Default: 10 485 760
@@ -237,6 +239,7 @@ func (l Limits) withDefaults() Limits {
 	l.UploadPause = cmp.Or(l.UploadPause, 24*time.Hour)
 	l.Timeout = cmp.Or(l.Timeout, 900)
 	l.BuildTimeout = cmp.Or(l.BuildTimeout, 900*time.Second)
+	l.PackageCache = cmp.Or(l.PackageCache, 1<<30)
 	l.SyncTimeout = cmp.Or(l.SyncTimeout, 30*time.Second)
 	l.StartTimeout = cmp.Or(l.StartTimeout, 30*time.Second)
 	l.RequestBody = cmp.Or(l.RequestBody, 10_485_760)

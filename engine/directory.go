@@ -12,9 +12,10 @@ import (
 
 // directory is where an engine keeps unpacked code:
 //
-//	lock   held for as long as the engine lives
-//	code/  what instances run
-//	work/  what is being unpacked, built or removed
+//	lock       held for as long as the engine lives
+//	code/      what instances run
+//	work/      what is being unpacked, built or removed
+//	packages/  what builds downloaded, for the next ones
 type directory struct {
 	path string
 	temp bool // made for this engine, and removed with it
@@ -24,8 +25,8 @@ type directory struct {
 // tempPrefix names the directories of engines that were given none.
 const tempPrefix = "fnkit-engine-"
 
-// openDirectory makes a directory usable, and empty: what an engine that died
-// left in it is removed. An empty path makes a temporary one, and removes those
+// openDirectory makes a directory usable, and empty but for packages: what an engine that
+// died left in it is removed. An empty path makes a temporary one, and removes those
 // that dead engines of the same user left. It fails if an engine that lives
 // has the directory.
 func openDirectory(path string) (d *directory, err error) {
@@ -77,7 +78,7 @@ func (d *directory) clear() error {
 			return err
 		}
 	}
-	return nil
+	return os.MkdirAll(d.in("packages"), 0o700)
 }
 
 // abandon lets go of a directory that could not be opened.
@@ -88,7 +89,8 @@ func (d *directory) abandon() error {
 	return d.close()
 }
 
-// close removes what the engine put into the directory, and lets go of it.
+// close removes what the engine put into the directory, but for packages if it is not
+// temporary, and lets go of it.
 func (d *directory) close() error {
 	var err error
 	if d.temp {

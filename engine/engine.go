@@ -37,6 +37,7 @@ type Engine struct {
 	builds    *worker[Deployment]
 	runs      *worker[Execution]
 	artefacts *artefacts
+	packages  *packages
 	feeds     feeds
 	readiness readiness
 	life      lifecycle
@@ -73,6 +74,7 @@ func New(c Config) (*Engine, error) {
 	e.builds = newWorker(e, "build", c.Store.Builds(), c.Work.Builds, e.runBuild)
 	e.runs = newWorker(e, "run", c.Store.Runs(), c.Work.Runs, e.runQueued)
 	e.artefacts = newArtefacts(e)
+	e.packages = newPackages(e)
 	e.pool = e.newPool()
 	e.demand = newDemand()
 	if s, ok := c.Store.(store.Lessor); ok {
@@ -129,6 +131,7 @@ func (e *Engine) DeleteProject(ctx context.Context, by Actor, id string) error {
 	e.builds.cancelIf(func(d Deployment) bool { return d.Project == id })
 	e.runs.cancelIf(func(x Execution) bool { return x.Project == id })
 	e.artefacts.forget(func(k artefactKey) bool { return k.project == id })
+	e.packages.forget(func(f functionKey) bool { return f.project == id })
 	for _, kind := range []string{sourceBlobs, uploadBlobs, artefactBlobs} {
 		if err := e.deleteBlobsUnder(ctx, kind+"/"+id+"/"); err != nil {
 			return fail(err, "")

@@ -80,11 +80,14 @@ func (e *Engine) begin(ctx context.Context) error {
 	if err := e.artefacts.open(); err != nil {
 		return err
 	}
-	if err := e.reap(ctx); err != nil {
-		return errors.Join(err, e.artefacts.close())
-	}
-	if err := e.watch(); err != nil {
-		return errors.Join(err, e.artefacts.close())
+	for _, step := range []func() error{
+		func() error { return e.packages.open(e.artefacts.dir) },
+		func() error { return e.reap(ctx) },
+		e.watch,
+	} {
+		if err := step(); err != nil {
+			return errors.Join(err, e.artefacts.close())
+		}
 	}
 	l := &e.life
 	l.ctx, l.cancel = context.WithCancel(context.WithoutCancel(ctx))

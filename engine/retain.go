@@ -29,6 +29,7 @@ func (e *Engine) retain(ctx context.Context, now time.Time) {
 	e.batches(ctx, "keys", func() (int, error) { return e.store.DeleteKeys(ctx, now, retainBatch) })
 	e.batches(ctx, "chunks of logs", func() (int, error) { return e.store.TrimLogs(ctx, now.Add(-e.chunksKept()), retainBatch) })
 	e.batches(ctx, "rates", func() (int, error) { return e.store.TrimRates(ctx, now, retainBatch) })
+	e.packages.sweep(ctx)
 	kept := map[string]Retention{}
 	for after := int64(0); ; {
 		began := e.clock.Now()

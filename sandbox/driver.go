@@ -145,6 +145,12 @@ type BuildSpec struct {
 	CPUs       float64
 	Memory     int64   // bytes
 	Network    Network // never more than the driver is configured to allow: else ErrNetwork
+	// Cache is the absolute path of a directory where package managers keep what they
+	// download, for a later build that is given it again. The build's commands find it, or a
+	// part of it, in XDG_CACHE_HOME and can write to it; no instance sees it. A driver shows
+	// it to this build alone, and may put there what it likes. Who calls decides which builds
+	// share it, never two at once, and bounds and removes it. Empty: none is kept.
+	Cache string
 }
 
 // BuildResult is the outcome of a build.

@@ -38,13 +38,14 @@ func fromCapabilities(r *pb.CapabilitiesResponse) sandbox.Capabilities {
 func toBuildSpec(s sandbox.BuildSpec) *pb.BuildSpec {
 	return &pb.BuildSpec{
 		Id: s.ID, Runtime: s.Runtime, Dir: s.Dir, Entrypoint: s.Entrypoint, Commands: s.Commands, Env: s.Env, Cpus: s.CPUs, Memory: s.Memory, Network: string(s.Network),
+		Cache: s.Cache,
 	}
 }
 
 func fromBuildSpec(s *pb.BuildSpec) sandbox.BuildSpec {
 	return sandbox.BuildSpec{
 		ID: s.GetId(), Runtime: s.GetRuntime(), Dir: s.GetDir(), Entrypoint: s.GetEntrypoint(), Commands: s.GetCommands(), Env: s.GetEnv(),
-		CPUs: s.GetCpus(), Memory: s.GetMemory(), Network: sandbox.Network(s.GetNetwork()),
+		CPUs: s.GetCpus(), Memory: s.GetMemory(), Network: sandbox.Network(s.GetNetwork()), Cache: s.GetCache(),
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
@@ -22,7 +23,9 @@ import (
 const buildGrace = 500 * time.Millisecond
 
 // Build implements sandbox.Driver. Commands run as "sh -c" in spec.Dir; their
-// home and temporary directories are private and removed afterwards.
+// home and temporary directories are private and removed afterwards. What
+// package managers keep in spec.Cache a compiler that downloads modules itself does not
+// see, and the other way round: it trusts what it has.
 func (b *Box) Build(ctx context.Context, spec sandbox.BuildSpec, logs io.Writer) (sandbox.BuildResult, error) {
 	leave, err := b.enter()
 	if err != nil {
@@ -61,7 +64,7 @@ func (b *Box) build(ctx context.Context, t tool, spec sandbox.BuildSpec, logs io
 	}
 	w := workshop{b, t, spec, scratch, scratch, overlay(env, spec.Env), logs, nil}
 	if spec.Commands != "" {
-		failure, err = w.run(ctx, harness.Command{Dir: root, Args: []string{"sh", "-c", spec.Commands}})
+		failure, err = w.command(ctx, root, env)
 	}
 	switch {
 	case failure != "" || err != nil:
@@ -72,6 +75,42 @@ func (b *Box) build(ctx context.Context, t tool, spec sandbox.BuildSpec, logs io
 		return "", w.cache(ctx, root)
 	}
 	return "", nil
+}
+
+// command runs the function's own commands, with its cache if it has one.
+func (w workshop) command(ctx context.Context, root string, env map[string]string) (failure string, err error) {
+	packages, binds, err := w.lend("packages", packagesDir)
+	if err != nil {
+		return "", err
+	}
+	w.binds, w.env = binds, overlay(overlay(env, packageCaches(packages)), w.spec.Env)
+	return w.run(ctx, harness.Command{Dir: root, Args: []string{"sh", "-c", w.spec.Commands}})
+}
+
+// lend has a part of the function's cache shown, and returns where; empty: it has none.
+func (w workshop) lend(part, inside string) (at string, binds []confine.Bind, err error) {
+	if w.spec.Cache == "" {
+		return "", nil, nil
+	}
+	dir := filepath.Join(w.spec.Cache, part)
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", nil, err
+	}
+	return w.box.at(dir, inside), []confine.Bind{{Source: dir, Target: inside, Writable: true, Owned: true}}, nil
+}
+
+// packageCaches has package managers keep in dir what they download. Most look for
+// XDG_CACHE_HOME, the others have a variable of their own.
+func packageCaches(dir string) map[string]string {
+	if dir == "" {
+		return nil
+	}
+	return map[string]string{
+		"XDG_CACHE_HOME": dir, "npm_config_cache": filepath.Join(dir, "npm"), "PNPM_HOME": filepath.Join(dir, "pnpm"),
+		"YARN_GLOBAL_FOLDER": filepath.Join(dir, "yarn-berry"), "BUN_INSTALL_CACHE_DIR": filepath.Join(dir, "bun"),
+		"COMPOSER_CACHE_DIR": filepath.Join(dir, "composer"), "BUNDLE_USER_CACHE": filepath.Join(dir, "bundle"), "BUNDLE_GLOBAL_GEM_CACHE": "true",
+		"GOMODCACHE": filepath.Join(dir, "go"),
+	}
 }
 
 // cache makes what loading the code takes less time with.
@@ -92,22 +131,26 @@ func (w workshop) compile(ctx context.Context, root string) (failure string, err
 	}
 	w.temp = temp // the function's commands may have left anything in the other
 	w.env = w.box.baseEnv(w.tool, temp)
+	b := harness.Build{
+		Dir: w.spec.Dir, Root: root, Entrypoint: w.spec.Entrypoint, Scratch: work, Work: w.box.at(work, workDir), Tool: w.tool.path,
+		Settings: map[string]string{},
+	}
 	for _, name := range w.tool.lang.settings {
 		if value, ok := w.spec.Env[name]; ok {
-			w.env[name] = value
+			b.Settings[name] = value
 		}
 	}
-	b := harness.Build{
-		Dir: w.spec.Dir, Root: root, Entrypoint: w.spec.Entrypoint, Scratch: work, Work: w.box.at(work, workDir), Tool: w.tool.path, Run: w.run,
-	}
-	w.binds = []confine.Bind{{Source: work, Target: workDir, Writable: true, Owned: true}}
 	if w.box.confines() {
+		if b.Modules, w.binds, err = w.lend("modules", modulesDir); err != nil {
+			return "", err
+		}
 		if err := os.MkdirAll(w.box.cfg.GoCache, 0o700); err != nil {
 			return "", err
 		}
 		b.Cache = w.box.at(w.box.cfg.GoCache, cacheDir)
 		w.binds = append(w.binds, confine.Bind{Source: w.box.cfg.GoCache, Target: cacheDir, Writable: true, Owned: true})
 	}
+	w.binds = append(w.binds, confine.Bind{Source: work, Target: workDir, Writable: true, Owned: true})
 	b.Run = w.run
 	return w.tool.lang.build(ctx, b)
 }
@@ -144,7 +187,11 @@ func (w workshop) run(ctx context.Context, c harness.Command) (failure string, e
 	if err != nil {
 		j.kill()
 	}
-	tooMuch := watchDisk(j, w.box.cfg.BuildDisk, w.spec.Dir, w.scratch)
+	dirs := []string{w.spec.Dir, w.scratch}
+	if w.spec.Cache != "" {
+		dirs = append(dirs, w.spec.Cache)
+	}
+	tooMuch := watchDisk(j, w.box.cfg.BuildDisk, dirs...)
 	werr := j.wait()
 	full := tooMuch()
 	why, over := j.failure(), j.hits().Memory > 0

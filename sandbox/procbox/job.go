@@ -14,10 +14,12 @@ import (
 
 // Paths of a file tree of an instance's or a build's own.
 const (
-	codeDir    = "/fn/code"
-	harnessDir = "/fn/harness"
-	workDir    = "/fn/work"
-	cacheDir   = "/fn/cache"
+	codeDir     = "/fn/code"
+	harnessDir  = "/fn/harness"
+	workDir     = "/fn/work"
+	cacheDir    = "/fn/cache"
+	packagesDir = "/fn/packages"
+	modulesDir  = "/fn/modules"
 )
 
 // What one instance or build may use besides what its specification says.

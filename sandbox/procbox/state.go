@@ -6,10 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 
+	"github.com/fnkit/fnkit/internal/archive"
 	"github.com/fnkit/fnkit/internal/lockfile"
 	"github.com/fnkit/fnkit/sandbox/procbox/harness"
 )
@@ -73,7 +73,7 @@ func (s *state) reap() error {
 	}
 	killLeftovers(run, records)
 	for _, e := range entries {
-		if err := removeAll(filepath.Join(run, e.Name())); err != nil {
+		if err := archive.Remove(filepath.Join(run, e.Name())); err != nil {
 			return err
 		}
 	}
@@ -109,22 +109,7 @@ func (s *state) use(scratch string, pid int) error {
 
 // release removes a scratch directory whose processes are gone.
 func (s *state) release(scratch string) error {
-	return errors.Join(removeAll(scratch), removeAll(scratch+".json"))
-}
-
-// removeAll removes a tree, also directories that forbid it.
-func removeAll(path string) error {
-	err := os.RemoveAll(path)
-	if err == nil {
-		return nil
-	}
-	filepath.WalkDir(path, func(p string, d fs.DirEntry, err error) error {
-		if d != nil && d.IsDir() {
-			os.Chmod(p, 0o700)
-		}
-		return nil
-	})
-	return os.RemoveAll(path)
+	return errors.Join(archive.Remove(scratch), archive.Remove(scratch+".json"))
 }
 
 // harness returns the path of a harness program, which it writes first if it is

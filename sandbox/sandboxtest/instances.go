@@ -162,6 +162,27 @@ func (s *suite) builds(t *testing.T) {
 			t.Errorf("%+v, %v, logs %q, want exit status 7", r, err, logs)
 		}
 	}, "commands")
+	// Builds find what others left that were given the same cache, and nothing else.
+	s.test(t, "package-cache", func(t *testing.T) {
+		cache := t.TempDir()
+		for i, c := range []struct{ cache, commands, logs string }{
+			{cache, `mkdir -p "$XDG_CACHE_HOME/deep"; echo kept > "$XDG_CACHE_HOME/deep/file"`, ""},
+			{cache, `cat "$XDG_CACHE_HOME/deep/file"; echo again >> "$XDG_CACHE_HOME/deep/file"`, "kept\n"},
+			{t.TempDir(), `mkdir -p "$XDG_CACHE_HOME"; ls "$XDG_CACHE_HOME"`, ""},
+			{"", `ls "${XDG_CACHE_HOME:-$HOME/.cache}" 2>/dev/null || true`, ""},
+			{cache, `cat "$XDG_CACHE_HOME/deep/file"`, "kept\nagain\n"},
+		} {
+			dir, w := s.copy(t), newLines()
+			spec := s.buildSpec(dir, c.commands)
+			spec.Cache = c.cache
+			if r, err := s.Driver.Build(t.Context(), spec, w); err != nil || r.Failure != "" || !strings.HasPrefix(w.String(), c.logs) || c.logs == "" && w.String() != "" {
+				t.Errorf("build %d: %+v, %v, logs %q, want %q", i+1, r, err, w.String(), c.logs)
+			}
+			if entries, err := os.ReadDir(dir); err != nil || slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() == "deep" || e.Name() == "file" }) {
+				t.Errorf("build %d: the cache is in the code: %v, %v", i+1, entries, err)
+			}
+		}
+	}, "commands")
 	s.test(t, "build-canceled", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()

@@ -69,9 +69,14 @@ type Build struct {
 	Scratch    string // absolute path of an empty private directory, removed after the build
 	Work       string // where commands see Scratch
 	Tool       string // absolute path of the compiler
+	// Settings are the variables of the function that its language's step may see.
+	Settings map[string]string
 	// Cache is where commands see a directory for what the compiler makes, which no
 	// function can write to. Empty: commands use the host user's own.
 	Cache string
+	// Modules is where they see one for the modules that this function's builds
+	// downloaded, which its own commands cannot write to. Empty: as Cache, or none is kept.
+	Modules string
 	// Run runs a command to its end, its output going to the build's log. failure
 	// says how it failed ("exit status 1"), empty if it did not; err is for
 	// commands that could not be run, and for ctx's end.

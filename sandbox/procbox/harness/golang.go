@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"os/user"
@@ -31,8 +32,8 @@ var goSources embed.FS
 // BuildGo compiles a Go function with the harness into Dir/.fnkit/server. The
 // function is the package handler of the module openruntimes/handler (or
 // whatever its go.mod says), at the root or, if no Go files are there, in the
-// entrypoint's directory; without a go.mod it gets one. Without a cache of the
-// build's own, the host user's caches and settings of the go command are used, so
+// entrypoint's directory; without a go.mod it gets one. Without caches of the
+// build's own, the host user's and his settings of the go command are used, so
 // that a build downloads and compiles only what is new.
 func BuildGo(ctx context.Context, b Build) (failure string, err error) {
 	source, err := os.OpenRoot(b.Dir)
@@ -193,7 +194,7 @@ func olderGo(a, b string) bool {
 // GoSettings are the variables of a function that the go command may see: where
 // modules come from, and what is made of them. None makes it run a program.
 var GoSettings = []string{
-	"GOPROXY", "GOSUMDB", "GOPRIVATE", "GONOPROXY", "GONOSUMDB", "GOINSECURE", "GOAMD64", "GOARM64", "GODEBUG", "GOEXPERIMENT",
+	"GOPROXY", "GOSUMDB", "GOPRIVATE", "GONOPROXY", "GONOSUMDB", "GOINSECURE", "GOAMD64", "GOARM64", "GOEXPERIMENT",
 	"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
 }
 
@@ -205,33 +206,48 @@ var (
 )
 
 // goEnv is what the go command gets beside the environment of builds: the
-// settings it has where the host runs, as it tells them itself. Where it has no
-// cache of its own, HOME is the host user's, for the settings of git.
+// settings it has where the host runs, as it tells them itself, and over them what the
+// function says. Where it has no cache of its own, HOME is the host user's, for the
+// settings of git.
 func goEnv(ctx context.Context, b Build) ([]string, error) {
 	env := []string{"CGO_ENABLED=0", "GOWORK=off", "GOTOOLCHAIN=local", "GOFLAGS=", "GOENV=off", "GOOS=", "GOARCH=", "GOTMPDIR=" + b.Work}
 	names := goOrigins
 	if b.Cache != "" {
-		env = append(env, "GOCACHE="+b.Cache)
+		// Of what lies in a module the cache would remember by its path alone, which other
+		// functions' modules have as well, with other content if they come from elsewhere.
+		env = append(env, "GOCACHE="+b.Cache, "GODEBUG=goindex=0")
 	} else {
 		names = slices.Concat(goOrigins, goOwn)
 		if u, err := user.Current(); err == nil {
 			env = append(env, "HOME="+u.HomeDir)
 		}
 	}
-	cmd := exec.CommandContext(ctx, b.Tool, append([]string{"env", "-json"}, names...)...)
-	cmd.Dir = b.Scratch
-	out, err := cmd.Output()
+	settings, err := hostSettings(ctx, b, names)
 	if err != nil {
-		return nil, fmt.Errorf("settings of the go command: %w", err)
+		return nil, err
 	}
-	var settings map[string]string
-	if err := json.Unmarshal(out, &settings); err != nil {
-		return nil, fmt.Errorf("settings of the go command: %w", err)
+	if b.Modules != "" {
+		settings["GOMODCACHE"] = b.Modules
 	}
-	for _, name := range names {
-		if value := settings[name]; value != "" {
+	maps.Copy(settings, b.Settings)
+	for name, value := range settings {
+		if value != "" {
 			env = append(env, name+"="+value)
 		}
 	}
 	return env, nil
+}
+
+// hostSettings asks the go command for what it is set to.
+func hostSettings(ctx context.Context, b Build, names []string) (settings map[string]string, err error) {
+	cmd := exec.CommandContext(ctx, b.Tool, append([]string{"env", "-json"}, names...)...)
+	cmd.Dir = b.Scratch
+	out, err := cmd.Output()
+	if err == nil {
+		err = json.Unmarshal(out, &settings)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("settings of the go command: %w", err)
+	}
+	return settings, nil
 }

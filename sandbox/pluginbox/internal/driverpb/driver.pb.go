@@ -432,6 +432,7 @@ type BuildSpec struct {
 	Cpus          float64                `protobuf:"fixed64,7,opt,name=cpus" json:"cpus,omitempty"`
 	Memory        int64                  `protobuf:"varint,8,opt,name=memory" json:"memory,omitempty"`
 	Network       string                 `protobuf:"bytes,9,opt,name=network" json:"network,omitempty"`
+	Cache         string                 `protobuf:"bytes,10,opt,name=cache" json:"cache,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -525,6 +526,13 @@ func (x *BuildSpec) GetMemory() int64 {
 func (x *BuildSpec) GetNetwork() string {
 	if x != nil {
 		return x.Network
+	}
+	return ""
+}
+
+func (x *BuildSpec) GetCache() string {
+	if x != nil {
+		return x.Cache
 	}
 	return ""
 }
@@ -1911,7 +1919,7 @@ const file_driver_proto_rawDesc = "" +
 	"\vconcurrency\x18\v \x01(\x05R\vconcurrency\x12\x1f\n" +
 	"\vnative_logs\x18\f \x01(\tR\n" +
 	"nativeLogs\x12\x16\n" +
-	"\x06spares\x18\r \x01(\bR\x06spares\"\xb8\x02\n" +
+	"\x06spares\x18\r \x01(\bR\x06spares\"\xce\x02\n" +
 	"\tBuildSpec\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aruntime\x18\x02 \x01(\tR\aruntime\x12\x10\n" +
@@ -1923,7 +1931,9 @@ const file_driver_proto_rawDesc = "" +
 	"\x03env\x18\x06 \x03(\v2#.fnkit.driver.v1.BuildSpec.EnvEntryR\x03env\x12\x12\n" +
 	"\x04cpus\x18\a \x01(\x01R\x04cpus\x12\x16\n" +
 	"\x06memory\x18\b \x01(\x03R\x06memory\x12\x18\n" +
-	"\anetwork\x18\t \x01(\tR\anetwork\x1a6\n" +
+	"\anetwork\x18\t \x01(\tR\anetwork\x12\x14\n" +
+	"\x05cache\x18\n" +
+	" \x01(\tR\x05cache\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"V\n" +
