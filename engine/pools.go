@@ -40,11 +40,11 @@ type DeploymentPool struct {
 // Limits.PerDeployment is of one state of the variables.
 func (d DeploymentPool) Instances() int { return d.Starting + d.Idle + d.Busy + d.Draining }
 
-// Pools returns what the instances do, all of one moment but for Spares: those of this
-// engine, not of others on the store. It is for the host, and no answer for a tenant: it names the
-// functions of all projects. It asks nobody and returns at once, in any state of the
-// engine; while that does not run functions there are none. The list is no
-// longer than there are instances and callers who wait.
+// Pools returns what the instances of this engine do, not those of others on its store:
+// all of one moment, but for Spares. It is for the host and no answer for a tenant, since it
+// names the functions of all projects. It asks nobody and returns at once, in any state
+// of the engine; one that does not run functions has none. The list is no longer than
+// there are instances and callers who wait, and the caller's to keep.
 func (e *Engine) Pools() Pools {
 	p := Pools{Limits: e.cfg.Instances, Spares: e.demand.wanted()}
 	at := map[[3]string]int{}

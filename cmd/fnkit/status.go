@@ -183,8 +183,8 @@ func tooLong(path string, err error) error {
 	return err
 }
 
-// statusToken is what the owner of a data directory shows. Where functions have no
-// file system of their own they can reach the socket, but they cannot read the secret.
+// statusToken is what the owner of a data directory shows: functions at isolation
+// "restricted" can reach the socket with the host's network, but not read the secret.
 func statusToken(secret []byte) string {
 	h := hmac.New(sha256.New, secret)
 	io.WriteString(h, "fnkit status")

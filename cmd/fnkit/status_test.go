@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -189,7 +190,7 @@ func TestOnlyTheOwnerIsTold(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		one := client{url: "http://fnkit", http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true, Dial: func(string, string) (net.Conn, error) { return c, nil }}}}
+		one := client{url: "http://fnkit", http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) { return c, nil }}}}
 		if r, err := one.ask(t.Context(), "GET", "/", nil, "Authorization", token); err != nil || r.status != 403 || strings.Contains(string(r.raw), "instances") {
 			t.Errorf("%q: %d %s, %v", token, r.status, r.raw, err)
 		}
