@@ -168,7 +168,7 @@ func (a *artefacts) take(old []string, k artefactKey) []string { return a.aside(
 func (a *artefacts) aside(old []string, dir string) []string {
 	work, err := a.workDir()
 	if err == nil {
-		err = os.Rename(dir, filepath.Join(work, "old"))
+		err = move(dir, filepath.Join(work, "old"))
 	}
 	if err != nil && !os.IsNotExist(err) {
 		a.e.cfg.Logger.Warn("remove code", "error", err)

@@ -100,7 +100,7 @@ func (e *Engine) build(ctx context.Context, l store.Lease, d *Deployment, log io
 		return errLeaseLost
 	}
 	e.Project(d.Project).emit(ctx, System, "functions."+d.FunctionID+".deployments."+d.ID+".update", *d)
-	function := functionKey{d.Project, d.FunctionID}
+	function := packagesOf(fn)
 	cache, err := e.packages.lend(function, filepath.Join(work, "packages"))
 	if err != nil {
 		return fmt.Errorf("package cache: %w", err)

@@ -70,7 +70,7 @@ type Limits struct {
 	UploadPause       time.Duration // an upload in parts that stands still for so long is given up, within a day. Default: 24 h
 	Timeout           int           // seconds a function may ask for. Default: 900
 	BuildTimeout      time.Duration // Default: 900 s
-	PackageCache      int64         // bytes of packages that one function's builds downloaded, kept on this machine for the next; more are not. All functions together have 10 GiB. Default: 1 GiB; negative: none are kept
+	PackageCache      int64         // bytes of packages that one function's builds downloaded, kept on this machine for the next; more are not. A file or folder counts as 4 KiB at least. All functions together have 10 GiB. Default: 1 GiB; negative: none are kept
 	SyncTimeout       time.Duration // how long a synchronous caller waits. Default: 30 s
 	StartTimeout      time.Duration // how long an instance may take to be able to serve. Default: 30 s
 	RequestBody       int           // bytes of an execution's body. Default: 10 485 760

@@ -104,6 +104,13 @@ func (d *directory) close() error {
 	return err
 }
 
+// move moves a directory. Its parent changes, so that it must be writable, and where
+// builds run as the engine's user they can have changed its mode.
+func move(from, to string) error {
+	_ = os.Chmod(from, 0o700)
+	return os.Rename(from, to)
+}
+
 func (d *directory) in(name string) string { return filepath.Join(d.path, name) }
 
 // removeAbandoned removes the temporary directories of dead engines. What

@@ -131,7 +131,7 @@ func (e *Engine) DeleteProject(ctx context.Context, by Actor, id string) error {
 	e.builds.cancelIf(func(d Deployment) bool { return d.Project == id })
 	e.runs.cancelIf(func(x Execution) bool { return x.Project == id })
 	e.artefacts.forget(func(k artefactKey) bool { return k.project == id })
-	e.packages.forget(func(f functionKey) bool { return f.project == id })
+	e.packages.forget(func(f packagesKey) bool { return f.project == id })
 	for _, kind := range []string{sourceBlobs, uploadBlobs, artefactBlobs} {
 		if err := e.deleteBlobsUnder(ctx, kind+"/"+id+"/"); err != nil {
 			return fail(err, "")

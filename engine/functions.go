@@ -134,7 +134,7 @@ func (p *Project) DeleteFunction(ctx context.Context, by Actor, id string) error
 		p.e.cfg.Logger.Warn("delete parts of uploads", "function", id, "error", err)
 	}
 	p.e.artefacts.forget(func(k artefactKey) bool { return k.project == p.id && k.function == id })
-	p.e.packages.forget(func(f functionKey) bool { return f == functionKey{p.id, id} })
+	p.e.packages.forget(func(f packagesKey) bool { return f.functionKey == functionKey{p.id, id} })
 	p.emit(ctx, by, "functions."+id+".delete", nil)
 	return nil
 }

@@ -275,17 +275,15 @@ func (e *Engine) warms(ctx context.Context) {
 // cool ends all spares.
 func (e *Engine) cool() {
 	d := &e.demand
+	wanted := d.wanted()
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	for id, l := range d.runtimes {
-		if l.told == 0 {
-			continue
-		}
+	clear(d.runtimes)
+	d.mu.Unlock()
+	for id := range wanted {
 		if err := e.cfg.Sandbox.Warm(context.Background(), id, 0); err != nil {
 			e.cfg.Logger.Warn("end spares", "runtime", id, "error", err)
 		}
 	}
-	clear(d.runtimes)
 }
 
 // within returns a context that ends after d on the engine's clock, with a cause.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,6 +36,13 @@ func (k *known) instanceKey() string {
 		key += "+" + digest(k.shared)
 	}
 	return key
+}
+
+// splitInstanceKey returns what an instanceKey is of. No id has a "/" or an "@" in it.
+func splitInstanceKey(key string) (function, deployment string) {
+	function, state, _ := strings.Cut(key, "/")
+	deployment, _, _ = strings.Cut(state, "@")
+	return function, deployment
 }
 
 // digest is short, and differs for maps that differ.

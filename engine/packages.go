@@ -26,8 +26,19 @@ type packages struct {
 	dir *directory // since Start
 
 	mu   sync.Mutex
-	kept map[functionKey]*keptPackages
+	kept map[packagesKey]*keptPackages
 	tick int // orders uses
+}
+
+// packagesKey names a function, and when it was created, in nanoseconds: ids of
+// functions and projects may be used again, by others.
+type packagesKey struct {
+	functionKey
+	born int64
+}
+
+func packagesOf(f Function) packagesKey {
+	return packagesKey{functionKey{f.Project, f.ID}, f.CreatedAt.UnixNano()}
 }
 
 type keptPackages struct {
@@ -40,15 +51,21 @@ const (
 	maxPackages = 10 << 30
 	// minPackages is what those of one function count at least, so that they are not too many.
 	minPackages = 1 << 20
-	// maxPackageFiles bounds those of one function.
+	// maxPackageFiles bounds those of one function, directories among them.
 	maxPackageFiles = 500_000
+	// minPackageFile is what a file or directory counts at least, since it takes room
+	// even if it is empty.
+	minPackageFile = 4 << 10
 )
 
 func newPackages(e *Engine) *packages {
-	return &packages{e: e, kept: map[functionKey]*keptPackages{}}
+	return &packages{e: e, kept: map[packagesKey]*keptPackages{}}
 }
 
-// open finds what was kept in the engine's directory.
+// most is how many bytes are kept of one function; negative: none are.
+func (p *packages) most() int64 { return min(p.e.cfg.Limits.PackageCache, maxPackages) }
+
+// open finds what was kept in the engine's directory, and removes what is not kept any more.
 func (p *packages) open(dir *directory) error {
 	p.dir = dir
 	entries, err := os.ReadDir(dir.in("packages"))
@@ -62,49 +79,54 @@ func (p *packages) open(dir *directory) error {
 		}
 	}
 	slices.SortFunc(entries, func(a, b os.DirEntry) int { return infos[a.Name()].ModTime().Compare(infos[b.Name()].ModTime()) })
+	var old []string
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	clear(p.kept)
 	for _, e := range entries {
 		f, bytes, ok := parsePackagesName(e.Name())
-		if !ok || p.kept[f] != nil {
-			p.e.artefacts.remove(filepath.Join(dir.in("packages"), e.Name()))
+		if !ok || !e.IsDir() || bytes > p.most() || p.kept[f] != nil {
+			old = append(old, filepath.Join(dir.in("packages"), e.Name()))
 			continue
 		}
 		p.tick++
 		p.kept[f] = &keptPackages{bytes, p.tick}
 	}
+	p.mu.Unlock()
+	p.e.artefacts.remove(old...)
 	return nil
 }
 
 // path is where a function's packages are kept. Its size is in its name, and ids are
 // written so that they differ where file systems ignore case.
-func (p *packages) path(f functionKey, bytes int64) string {
-	return filepath.Join(p.dir.in("packages"), hex.EncodeToString([]byte(f.project))+"."+hex.EncodeToString([]byte(f.id))+"."+itoa(bytes))
+func (p *packages) path(f packagesKey, bytes int64) string {
+	return filepath.Join(p.dir.in("packages"), strings.Join([]string{
+		hex.EncodeToString([]byte(f.project)), hex.EncodeToString([]byte(f.id)), itoa(f.born), itoa(bytes),
+	}, "."))
 }
 
-func parsePackagesName(name string) (f functionKey, bytes int64, ok bool) {
+func parsePackagesName(name string) (f packagesKey, bytes int64, ok bool) {
 	part := strings.Split(name, ".")
-	if len(part) != 3 {
+	if len(part) != 4 {
 		return f, 0, false
 	}
 	project, err1 := hex.DecodeString(part[0])
 	id, err2 := hex.DecodeString(part[1])
-	bytes, err3 := strconv.ParseInt(part[2], 10, 64)
-	return functionKey{string(project), string(id)}, bytes, errors.Join(err1, err2, err3) == nil && bytes >= 0
+	born, err3 := strconv.ParseInt(part[2], 10, 64)
+	bytes, err4 := strconv.ParseInt(part[3], 10, 64)
+	return packagesKey{functionKey{string(project), string(id)}, born}, bytes, errors.Join(err1, err2, err3, err4) == nil && bytes >= 0
 }
 
 // lend makes dir the directory of a function's packages, with what is kept of them
 // unless another build has it. Empty: none are kept.
-func (p *packages) lend(f functionKey, dir string) (string, error) {
-	if p.e.cfg.Limits.PackageCache < 0 {
+func (p *packages) lend(f packagesKey, dir string) (string, error) {
+	if p.most() < 0 {
 		return "", nil
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if have := p.kept[f]; have != nil {
 		delete(p.kept, f)
-		err := os.Rename(p.path(f, have.bytes), dir)
+		err := move(p.path(f, have.bytes), dir)
 		if err == nil {
 			return dir, nil
 		}
@@ -115,11 +137,11 @@ func (p *packages) lend(f functionKey, dir string) (string, error) {
 
 // giveBack keeps what a build has left of what it was lent, if it may be so much. It
 // does not fail: without, the next build takes longer.
-func (p *packages) giveBack(ctx context.Context, f functionKey, dir string) {
+func (p *packages) giveBack(ctx context.Context, f packagesKey, dir string) {
 	if dir == "" {
 		return
 	}
-	bytes, err := sizeOf(dir, p.e.cfg.Limits.PackageCache)
+	bytes, err := sizeOf(dir, p.most())
 	switch {
 	case err == nil && bytes == 0:
 		return
@@ -134,14 +156,14 @@ func (p *packages) giveBack(ctx context.Context, f functionKey, dir string) {
 	}
 }
 
-func (p *packages) keep(f functionKey, dir string, bytes int64) error {
+func (p *packages) keep(f packagesKey, dir string, bytes int64) error {
 	now := p.e.clock.Now()
 	if err := os.Chtimes(dir, now, now); err != nil {
 		return err
 	}
 	p.mu.Lock()
 	old := p.drop(nil, f)
-	err := os.Rename(dir, p.path(f, bytes))
+	err := move(dir, p.path(f, bytes))
 	if err == nil {
 		p.tick++
 		p.kept[f] = &keptPackages{bytes, p.tick}
@@ -152,11 +174,11 @@ func (p *packages) keep(f functionKey, dir string, bytes int64) error {
 	return err
 }
 
-// lookFor drops the packages of a function that does not exist.
-func (p *packages) lookFor(ctx context.Context, f functionKey) error {
-	_, err := p.e.store.FunctionRevision(ctx, f.project, f.id)
-	if errors.Is(err, store.ErrNotFound) {
-		p.forget(func(k functionKey) bool { return k == f })
+// lookFor drops the packages of a function that does not exist, or is another one now.
+func (p *packages) lookFor(ctx context.Context, f packagesKey) error {
+	fn, err := p.e.store.GetFunction(ctx, f.project, f.id)
+	if err == nil && packagesOf(fn) != f || errors.Is(err, store.ErrNotFound) {
+		p.forget(func(k packagesKey) bool { return k == f })
 		return nil
 	}
 	return err
@@ -165,7 +187,7 @@ func (p *packages) lookFor(ctx context.Context, f functionKey) error {
 // sweep drops what is kept for functions that other engines have deleted.
 func (p *packages) sweep(ctx context.Context) {
 	p.mu.Lock()
-	all := make([]functionKey, 0, len(p.kept))
+	all := make([]packagesKey, 0, len(p.kept))
 	for f := range p.kept {
 		all = append(all, f)
 	}
@@ -181,7 +203,7 @@ func (p *packages) sweep(ctx context.Context) {
 }
 
 // forget drops the packages of the functions that are selected.
-func (p *packages) forget(which func(functionKey) bool) {
+func (p *packages) forget(which func(packagesKey) bool) {
 	p.mu.Lock()
 	var old []string
 	for f := range p.kept {
@@ -196,7 +218,7 @@ func (p *packages) forget(which func(functionKey) bool) {
 // makeRoom drops the packages that were used longest ago until the others fit.
 func (p *packages) makeRoom(old []string) []string {
 	var total int64
-	var all []functionKey
+	var all []packagesKey
 	for f, k := range p.kept {
 		total += max(k.bytes, minPackages)
 		all = append(all, f)
@@ -204,7 +226,7 @@ func (p *packages) makeRoom(old []string) []string {
 	if total <= maxPackages {
 		return old
 	}
-	slices.SortFunc(all, func(a, b functionKey) int { return cmp.Compare(p.kept[a].used, p.kept[b].used) })
+	slices.SortFunc(all, func(a, b packagesKey) int { return cmp.Compare(p.kept[a].used, p.kept[b].used) })
 	for _, f := range all {
 		if total <= maxPackages {
 			break
@@ -217,7 +239,7 @@ func (p *packages) makeRoom(old []string) []string {
 
 // drop moves what is kept of a function out of the way, if there is something, and adds
 // where it went to what the caller removes once p.mu is free.
-func (p *packages) drop(old []string, f functionKey) []string {
+func (p *packages) drop(old []string, f packagesKey) []string {
 	have := p.kept[f]
 	if have == nil {
 		return old
@@ -228,21 +250,25 @@ func (p *packages) drop(old []string, f functionKey) []string {
 
 var errTooMuchKept = errors.New("they are more than Limits.PackageCache, or too many files")
 
-// sizeOf is how many bytes the files of a directory have, and 0 if there are none.
+// sizeOf is how many bytes what is in a directory takes, about, and 0 if there is nothing.
 func sizeOf(dir string, most int64) (bytes int64, err error) {
 	files := 0
-	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
+	err = filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+		if err == nil && name == dir && !d.IsDir() {
+			err = errors.New("they are no directory")
+		}
+		if err != nil || name == dir {
 			return err
 		}
 		info, err := d.Info()
 		if err != nil {
 			return err
 		}
-		files++
-		if bytes += max(info.Size(), 1); bytes > most || files > maxPackageFiles {
+		size := max(info.Size(), minPackageFile)
+		if files++; size > most-bytes || files > maxPackageFiles {
 			return errTooMuchKept
 		}
+		bytes += size
 		return nil
 	})
 	return bytes, err

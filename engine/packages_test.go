@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -17,7 +18,7 @@ import (
 )
 
 // caching is a driver whose builds read and write their package cache. Their commands
-// are words: "size=N" writes so many bytes, "fail" fails, "wait" waits until it is let go.
+// are words: "size=N" writes so many bytes, "folders=N" makes so many folders, "fail" fails, "wait" waits until it is let go.
 type caching struct {
 	*fnbox.Box
 	waits, let chan struct{}
@@ -33,21 +34,31 @@ func (c *caching) Build(ctx context.Context, spec sandbox.BuildSpec, logs io.Wri
 		return c.Box.Build(ctx, spec, logs)
 	}
 	file := filepath.Join(spec.Cache, "deep", "file")
-	text, err := os.ReadFile(file)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	size := int64(0)
+	if info, err := os.Stat(file); err == nil {
+		size = info.Size()
+	} else if !errors.Is(err, fs.ErrNotExist) {
 		return sandbox.BuildResult{}, err
 	}
-	fmt.Fprintf(logs, "found %d", len(text))
+	fmt.Fprintf(logs, "found %d", size)
 	for word := range strings.FieldsSeq(spec.Commands) {
-		size := 0
-		switch _, err := fmt.Sscanf(word, "size=%d", &size); {
-		case err == nil:
-			if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, make([]byte, size), 0o600)); err != nil {
+		what, number, _ := strings.Cut(word, "=")
+		n, _ := strconv.ParseInt(number, 10, 64)
+		switch what {
+		case "size":
+			err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, nil, 0o600), os.Truncate(file, n))
+			if err != nil {
 				return sandbox.BuildResult{}, err
 			}
-		case word == "fail":
+		case "folders":
+			for i := range n {
+				if err := os.MkdirAll(filepath.Join(spec.Cache, "folders", strconv.FormatInt(i, 10)), 0o700); err != nil {
+					return sandbox.BuildResult{}, err
+				}
+			}
+		case "fail":
 			return sandbox.BuildResult{Failure: "as told"}, nil
-		case word == "wait":
+		case "wait":
 			c.waits <- struct{}{}
 			<-c.let
 		}
@@ -78,7 +89,7 @@ func (h *host) builds(t *testing.T, function, commands, want string) {
 
 func TestPackagesOfBuilds(t *testing.T) {
 	t.Parallel()
-	h := start(t, newCaching(), func(c *engine.Config) { c.Limits.PackageCache = 1000 })
+	h := start(t, newCaching(), func(c *engine.Config) { c.Limits.PackageCache = 64 << 10 })
 	h.function(t, "f", fnbox.RuntimeID, "f")
 	h.function(t, "F", fnbox.RuntimeID, "f")
 	for _, c := range []struct{ function, commands, finds string }{
@@ -88,10 +99,13 @@ func TestPackagesOfBuilds(t *testing.T) {
 		{"f", "", "found 10"},
 		{"f", "size=20", "found 10"},
 		{"f", "size=999 fail", "found 20"},
-		{"f", "size=40", "found 0"}, // what a failed build leaves is not trusted
-		{"f", "size=1000", "found 40"},
-		{"f", "size=1001", "found 1000"},
+		{"f", "size=40", "found 0"},     // what a failed build leaves is not trusted
+		{"f", "size=61440", "found 40"}, // the folder counts too
+		{"f", "size=61441", "found 61440"},
 		{"f", "", "found 0"}, // it was too much
+		{"f", "size=50 folders=13", "found 0"},
+		{"f", "folders=14", "found 50"},
+		{"f", "", "found 0"}, // empty folders are not for nothing
 		{"F", "", "found 30"},
 	} {
 		h.builds(t, c.function, c.commands, c.finds)
@@ -103,6 +117,57 @@ func TestNoPackages(t *testing.T) {
 	h := start(t, newCaching(), func(c *engine.Config) { c.Limits.PackageCache = -1 })
 	h.function(t, "f", fnbox.RuntimeID, "f")
 	h.builds(t, "f", "size=10", "no cache")
+}
+
+// TestPackagesOfAll: what is more than all functions may have costs no other its own.
+func TestPackagesOfAll(t *testing.T) {
+	t.Parallel()
+	h := start(t, newCaching(), func(c *engine.Config) { c.Limits.PackageCache = 1 << 40 })
+	h.function(t, "f", fnbox.RuntimeID, "f")
+	h.function(t, "g", fnbox.RuntimeID, "f")
+	h.builds(t, "g", "size=10", "found 0")
+	h.builds(t, "f", "size=11000000000", "found 0")
+	h.builds(t, "f", "", "found 0")
+	h.builds(t, "g", "", "found 10")
+}
+
+// TestPackagesAreNotKeptAnyMore has an engine find more than its limit allows, and
+// those of a function that another engine made anew, and whose folder is closed.
+func TestPackagesAreNotKeptAnyMore(t *testing.T) {
+	t.Parallel()
+	h := start(t, newCaching())
+	for _, id := range []string{"f", "g"} {
+		h.function(t, id, fnbox.RuntimeID, "f")
+	}
+	h.builds(t, "f", "size=10", "found 0")
+	h.builds(t, "g", "size=50000", "found 0")
+	for _, name := range h.packages(t) {
+		if err := os.Chmod(filepath.Join(h.cfg.Dir, "packages", name), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.builds(t, "f", "", "found 10")
+
+	other := with(t, h.cfg)
+	if err := other.p.DeleteFunction(t.Context(), engine.System, "f"); err != nil {
+		t.Fatal(err)
+	}
+	other.function(t, "f", fnbox.RuntimeID, "f")
+	h.builds(t, "f", "size=20", "found 0")
+
+	for i, limit := range []int64{10_000, -1} {
+		h.stop(t)
+		h.cfg.Limits.PackageCache = limit
+		h = with(t, h.cfg)
+		if err := h.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { h.stop(t) })
+		eventually(t, func() ([]string, bool) {
+			got := h.packages(t)
+			return got, len(got) == 1-i
+		})
+	}
 }
 
 // TestPackagesBelongToOneBuild: who builds at the same time has others.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -10,16 +11,21 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
 
 	"github.com/fnkit/fnkit/engine"
 	"github.com/fnkit/fnkit/sandbox"
 	"github.com/fnkit/fnkit/sandbox/procbox"
 )
 
-// doctor says what this machine can run, and what to install for more.
+// doctor says what this machine can run, what to install for more, and what a server
+// does that runs on it.
 func doctor(ctx context.Context, args []string, out io.Writer) (err error) {
 	flags := flag.NewFlagSet("fnkit doctor", flag.ContinueOnError)
 	asJSON := flags.Bool("json", false, "print one JSON object, for programs")
+	data := flags.String("data", "", "also say what the server on this `directory`, its -data, does now")
 	timed := flags.Bool("measure", false, "also measure first calls in each runtime, with a spare and without; it takes seconds")
 	if err := parse(flags, args, out); err != nil {
 		return err
@@ -47,6 +53,9 @@ func doctor(ctx context.Context, args []string, out io.Writer) (err error) {
 			}
 		}
 	}
+	if *data != "" {
+		found.Server = findServer(ctx, *data)
+	}
 	if *asJSON {
 		text := json.NewEncoder(out)
 		text.SetIndent("", "  ")
@@ -67,6 +76,7 @@ type diagnosis struct {
 	Isolation string         `json:"isolation"` // "full", "userns", "restricted" or "none"
 	Limits    []limitState   `json:"limits"`
 	Missing   []lack         `json:"missing"`
+	Server    *foundServer   `json:"server,omitempty"` // with -data
 	tier      sandbox.Isolation
 }
 
@@ -90,6 +100,25 @@ type limitState struct {
 type lack struct {
 	Of  string `json:"of"` // "isolation", a limit, or a language
 	Why string `json:"why"`
+}
+
+// foundServer is the server on a data directory.
+type foundServer struct {
+	Data    string `json:"data"`
+	Answers bool   `json:"answers"`
+	Problem string `json:"problem,omitempty"` // why it does not
+	*status        // if it does
+}
+
+func findServer(ctx context.Context, data string) *foundServer {
+	s, err := askStatus(ctx, data)
+	switch {
+	case errors.Is(err, errNoServer):
+		return &foundServer{Data: data, Problem: "no server runs on " + data}
+	case err != nil:
+		return &foundServer{Data: data, Problem: fmt.Sprintf("the server on %s cannot be asked: %v", data, err)}
+	}
+	return &foundServer{Data: data, Answers: true, status: &s}
 }
 
 func examine(caps sandbox.Capabilities, commands []procbox.Command) diagnosis {
@@ -145,6 +174,9 @@ func (d diagnosis) report(out io.Writer) {
 			fmt.Fprintf(out, "  - %s: %s\n", m.Of, m.Why)
 		}
 	}
+	if d.Server != nil {
+		d.Server.report(out, time.Now())
+	}
 }
 
 // reportSpares says how many processes are kept ready, and what that is worth.
@@ -162,6 +194,47 @@ func (d diagnosis) reportSpares(out io.Writer) {
 			fmt.Fprintf(out, "  %-12s up to %d; a first call takes %.1f ms with a spare, %.1f ms without\n", r.ID, r.Spares, first.Spare, first.Fresh)
 		}
 	}
+}
+
+// report is for people, at a time.
+func (f *foundServer) report(out io.Writer, now time.Time) {
+	if !f.Answers {
+		fmt.Fprintf(out, "\nServer     %s\n", f.Problem)
+		return
+	}
+	s := f.status
+	fmt.Fprintf(out, "\nServer     process %d on %s, for %s, isolation %s\n", s.PID, f.Data, max(0, now.Sub(s.Started)).Round(time.Second), printable(s.Isolation))
+	fmt.Fprintf(out, "Instances  %d of %d, at most %d of a deployment; running: %s; waiting for an instance: %s\n",
+		s.Instances, s.MaxInstances, s.PerDeployment, calls(s.Calls), calls(s.Waiting))
+	if len(s.Deployments) > 0 {
+		table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(table, "  function\tdeployment\tstarting\tidle\tbusy\tdraining\tcalls\twaiting")
+		for _, p := range s.Deployments {
+			fmt.Fprintf(table, "  %s/%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\n", printable(p.Project), printable(p.Function), printable(p.Deployment),
+				p.Starting, p.Idle, p.Busy, p.Draining, p.Calls, p.Waiting)
+		}
+		table.Flush()
+	}
+	if s.Omitted > 0 {
+		fmt.Fprintf(out, "  and %d deployments more\n", s.Omitted)
+	}
+	fmt.Fprintln(out, "Ready      spares, of as many as are wanted now for each network policy in use")
+	for _, r := range s.Spares {
+		fmt.Fprintf(out, "  %-12s %d of %d\n", printable(r.Runtime), r.Ready, r.Wanted)
+	}
+	if len(s.Spares) == 0 {
+		fmt.Fprintln(out, "  no runtime has any")
+	}
+}
+
+// printable is a text of a server's without what a terminal would obey.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
 }
 
 func (d diagnosis) limits(enforced bool) (names []string) {

@@ -5,4 +5,8 @@ var (
 	Main     = main
 	Run      = run
 	ExitCode = exitCode
+	StatusOf = statusOf
 )
+
+// MaxStatus is how much of an answer of a server's doctor reads.
+const MaxStatus = maxStatus

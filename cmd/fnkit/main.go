@@ -18,7 +18,7 @@ import (
 const usage = `fnkit runs functions that are deployed to it over the Appwrite Functions API.
 
   fnkit serve    start a server            (fnkit serve -h for its flags)
-  fnkit doctor   say what this machine can run
+  fnkit doctor   say what this machine can run, and what a server does (fnkit doctor -h)
   fnkit version  print the version of the API
 `
 

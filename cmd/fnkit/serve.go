@@ -82,6 +82,9 @@ func serve(ctx context.Context, args []string, out, log io.Writer) (err error) {
 	if err := eng.Start(ctx); err != nil {
 		return err
 	}
+	if s := o.serveStatus(ctx, secret, eng, box, logger.With("part", "status")); s != nil {
+		defer closing(&err, s)
+	}
 	o.greet(ctx, out, eng, runtimes, url)
 	mux := http.NewServeMux()
 	mux.Handle("/", api)
@@ -93,6 +96,21 @@ func serve(ctx context.Context, args []string, out, log io.Writer) (err error) {
 	}
 	server.RegisterOnShutdown(api.EndStreams)
 	return o.serveUntil(ctx, out, server, listener, eng)
+}
+
+// serveStatus lets fnkit doctor ask this server. Where that cannot be, it serves all the same.
+func (o options) serveStatus(ctx context.Context, secret []byte, eng *engine.Engine, box *procbox.Box, logger *slog.Logger) io.Closer {
+	caps, err := eng.Capabilities(ctx)
+	var s *statusServer
+	if err == nil {
+		started := time.Now()
+		s, err = serveStatus(o.data, secret, func() status { return statusOf(started, caps, eng.Pools(), box.Spares) }, logger)
+	}
+	if err != nil {
+		logger.Warn("fnkit doctor cannot ask this server", "error", err)
+		return nil
+	}
+	return s
 }
 
 func (o options) database() string { return filepath.Join(o.data, "fnkit.db") }

@@ -228,7 +228,8 @@ func (b *busy) ended(t *testing.T) {
 	}
 }
 
-func directory(e os.DirEntry) bool { return e.IsDir() }
+// directory reports whether e is one that should have been removed: packages are kept for later builds.
+func directory(e os.DirEntry) bool { return e.IsDir() && e.Name() != "packages" }
 
 // TestShutdownLetsWorkEnd: what runs when the signal comes is done, and told.
 func TestShutdownLetsWorkEnd(t *testing.T) {

@@ -122,17 +122,3 @@ func (p *packer) link(name string) error {
 	h.Linkname = filepath.ToSlash(target)
 	return p.tw.WriteHeader(h)
 }
-
-// Remove removes a tree, also one with directories that forbid it.
-func Remove(dir string) error {
-	if os.RemoveAll(dir) == nil {
-		return nil
-	}
-	_ = filepath.WalkDir(dir, func(name string, d fs.DirEntry, _ error) error {
-		if d != nil && d.IsDir() {
-			_ = os.Chmod(name, 0o700) // before what is in it is read
-		}
-		return nil
-	})
-	return os.RemoveAll(dir)
-}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -17,24 +18,45 @@ import (
 // the thread gives up root's power over files and ends with the goroutine.
 func TestDirectoriesThatForbid(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(t.TempDir(), "tree")
-	closed := filepath.Join(dir, "closed")
-	if err := os.MkdirAll(filepath.Join(closed, "below"), 0o700); err != nil {
+	for name, path := range map[string]string{
+		"near": "tree/closed/below",
+		// Longer than the kernel takes paths.
+		"deep": "tree/" + strings.Repeat(strings.Repeat("d", 60)+"/", 150) + "closed/below",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testForbidden(t, path)
+		})
+	}
+}
+
+func testForbidden(t *testing.T, path string) {
+	top := t.TempDir()
+	dir, closed := filepath.Join(top, "tree"), filepath.Dir(path)
+	root, err := os.OpenRoot(top)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if err := root.MkdirAll(path, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if os.Getuid() == 0 {
-		for _, p := range []string{filepath.Dir(dir), filepath.Dir(filepath.Dir(dir))} { // both are the test's own
+		for _, p := range []string{top, filepath.Dir(top)} { // both are the test's own
 			if err := os.Chmod(p, 0o777); err != nil {
 				t.Fatal(err)
 			}
 		}
-		for _, p := range []string{filepath.Dir(dir), dir, closed, filepath.Join(closed, "below")} {
-			if err := os.Chown(p, 65534, 65534); err != nil {
+		for p := path; ; p = filepath.Dir(p) {
+			if err := root.Chown(p, 65534, 65534); err != nil {
 				t.Fatal(err)
+			}
+			if p == "." {
+				break
 			}
 		}
 	}
-	if err := os.Chmod(closed, 0); err != nil {
+	if err := root.Chmod(closed, 0); err != nil {
 		t.Fatal(err)
 	}
 	var reached error

@@ -70,6 +70,7 @@ type group struct {
 	live     []*Instance // those that take calls
 	size     int         // live, starting, draining and stopping
 	starting int
+	calls    int       // on live and draining instances
 	freeing  int       // draining or stopping: room on its way
 	stopping int       // of them, those without calls: room at once
 	failed   bool      // the last start failed: the next caller tries again
@@ -157,7 +158,7 @@ func (p *Pool) try(t Target) *Instance {
 	if in == nil || g.waiters.Len() > 0 {
 		return nil
 	}
-	in.busy++
+	in.take()
 	return in
 }
 
@@ -185,6 +186,7 @@ func (p *Pool) Release(in *Instance, keep bool) {
 
 func (p *Pool) release(in *Instance, keep bool) {
 	in.busy--
+	in.group.calls--
 	if in.busy == 0 {
 		in.idle = p.cfg.Now()
 	}
@@ -236,6 +238,42 @@ func (p *Pool) Len() int {
 	return p.total
 }
 
+// Usage is what the instances of one key do, and who waits for one.
+type Usage struct {
+	Key        Key
+	PerProject int // of the last Target
+	Capacity   int // of the last Target
+	Starting   int // instances that cannot take calls yet
+	Idle       int // that take calls and have none
+	Busy       int // that have calls, and take more up to Capacity
+	Draining   int // that take no more calls, or are being stopped
+	Calls      int // on all of them
+	Waiting    int // callers
+}
+
+// Usage returns that of every key that has an instance or a caller who waits,
+// all of the same moment, in no order.
+func (p *Pool) Usage() []Usage {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := make([]Usage, 0, len(p.groups))
+	for k, g := range p.groups {
+		u := Usage{
+			Key: k, PerProject: g.PerProject, Capacity: g.Capacity,
+			Starting: g.starting, Draining: g.freeing, Calls: g.calls, Waiting: g.waiters.Len(),
+		}
+		for _, in := range g.live {
+			if in.busy == 0 {
+				u.Idle++
+			} else {
+				u.Busy++
+			}
+		}
+		all = append(all, u)
+	}
+	return all
+}
+
 // Close refuses new callers, fails those who wait, and stops every instance:
 // idle ones at once, busy ones after their last call. The channel is closed
 // when all are gone. It may be called again.
@@ -271,7 +309,7 @@ func (p *Pool) dispatch(g *group) {
 		if in == nil {
 			break
 		}
-		in.busy++
+		in.take()
 		g.serve(served{in: in})
 	}
 	p.enqueue(g)
@@ -473,6 +511,12 @@ func (g *group) free() *Instance {
 		}
 	}
 	return nil
+}
+
+// take gives a slot to a call.
+func (in *Instance) take() {
+	in.busy++
+	in.group.calls++
 }
 
 func (g *group) serve(s served) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -103,6 +104,43 @@ func (w *world) close() {
 	synctest.Wait()
 	if len(w.alive) > 0 {
 		w.t.Errorf("%d instances live after Close", len(w.alive))
+	}
+	if u := w.p.Usage(); len(u) > 0 {
+		w.t.Errorf("after Close there is %+v", u)
+	}
+}
+
+// agree compares what the pool says of itself with what the world has counted.
+// Nothing may run meanwhile.
+func (w *world) agree() {
+	w.t.Helper()
+	synctest.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	seen := map[pool.Key]bool{}
+	all, instances, live, calls := 0, map[pool.Key]int{}, map[pool.Key]int{}, map[pool.Key]int{}
+	for id, k := range w.alive {
+		instances[k]++
+		calls[k] += w.calls[id]
+		if w.calls[id] > 0 {
+			live[k]++
+		}
+	}
+	for _, u := range w.p.Usage() {
+		held := u.Idle + u.Busy + u.Draining
+		all += u.Starting + held
+		if seen[u.Key] || held != instances[u.Key] || u.Calls != calls[u.Key] || u.Busy > live[u.Key] || live[u.Key] > u.Busy+u.Draining || u.Starting+held+u.Waiting == 0 {
+			w.t.Errorf("%+v, with %d instances, %d of them busy, and %d calls", u, instances[u.Key], live[u.Key], calls[u.Key])
+		}
+		seen[u.Key] = true
+	}
+	for k := range instances {
+		if !seen[k] {
+			w.t.Errorf("%v has instances and no usage", k)
+		}
+	}
+	if n := w.p.Len(); all != n {
+		w.t.Errorf("%d instances in all, the pool has %d", all, n)
 	}
 }
 
@@ -381,6 +419,49 @@ func TestCloseRefusesFailsWaitersAndWaitsForCalls(t *testing.T) {
 	})
 }
 
+// TestUsage follows two keys through all that their instances do.
+func TestUsage(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, pool.Config{Max: 4, PerKey: 2, Waiting: 10})
+		f, g := w.target(key("p", "f"), 1), w.target(key("q", "g"), 3)
+		step := func(what string, want ...pool.Usage) {
+			t.Helper()
+			synctest.Wait()
+			got := w.p.Usage()
+			slices.SortFunc(got, func(a, b pool.Usage) int { return strings.Compare(a.Key.Name, b.Key.Name) })
+			if !slices.Equal(got, want) {
+				t.Errorf("%s:\n%+v, want\n%+v", what, got, want)
+			}
+		}
+		usage := func(t pool.Target, u pool.Usage) pool.Usage {
+			u.Key, u.PerProject, u.Capacity = t.Key, t.PerProject, t.Capacity
+			return u
+		}
+		step("new")
+		for range 3 { // one more than may run
+			go w.call(t.Context(), f, time.Minute, true)
+		}
+		step("starting", usage(f, pool.Usage{Starting: 2, Waiting: 3}))
+		time.Sleep(time.Second)
+		step("busy", usage(f, pool.Usage{Busy: 2, Calls: 2, Waiting: 1}))
+		for range 2 {
+			go w.call(t.Context(), g, time.Second, true)
+		}
+		time.Sleep(100 * time.Millisecond)
+		step("beside another", usage(f, pool.Usage{Busy: 2, Calls: 2, Waiting: 1}), usage(g, pool.Usage{Busy: 1, Calls: 2}))
+		time.Sleep(time.Minute)
+		step("idle", usage(f, pool.Usage{Idle: 1, Busy: 1, Calls: 1}), usage(g, pool.Usage{Idle: 1}))
+		w.p.Retire(func(k pool.Key) bool { return k == f.Key })
+		step("draining", usage(f, pool.Usage{Draining: 2, Calls: 1}), usage(g, pool.Usage{Idle: 1}))
+		time.Sleep(time.Second)
+		step("stopped", usage(f, pool.Usage{Draining: 1, Calls: 1}), usage(g, pool.Usage{Idle: 1}))
+		time.Sleep(time.Hour)
+		step("gone", usage(g, pool.Usage{Idle: 1}))
+		w.close()
+	})
+}
+
 // TestRandom drives the pool with callers that come, leave, fail and retire at
 // random, while the world checks every cap on its own count.
 func TestRandom(t *testing.T) {
@@ -407,6 +488,8 @@ func TestRandom(t *testing.T) {
 					})
 					time.Sleep(time.Duration(rnd.IntN(8)) * time.Millisecond)
 					switch rnd.IntN(50) {
+					case 2, 3, 4:
+						w.agree()
 					case 0:
 						w.p.EvictIdle(time.Now().Add(-20 * time.Millisecond))
 					case 1:

@@ -62,7 +62,7 @@ func (b *Box) build(ctx context.Context, t tool, spec sandbox.BuildSpec, logs io
 	if t.lang.env != nil {
 		env = overlay(env, t.lang.env(root))
 	}
-	w := workshop{b, t, spec, scratch, scratch, overlay(env, spec.Env), logs, nil}
+	w := workshop{b, t, spec, b.diskFor(spec), scratch, scratch, overlay(env, spec.Env), logs, nil}
 	if spec.Commands != "" {
 		failure, err = w.command(ctx, root, env)
 	}
@@ -75,6 +75,15 @@ func (b *Box) build(ctx context.Context, t tool, spec sandbox.BuildSpec, logs io
 		return "", w.cache(ctx, root)
 	}
 	return "", nil
+}
+
+// diskFor is how much a build may have on the disk: what its cache had before is on top,
+// or it could fail for what other builds have left there.
+func (b *Box) diskFor(spec sandbox.BuildSpec) int64 {
+	if b.cfg.BuildDisk < 0 || spec.Cache == "" {
+		return b.cfg.BuildDisk
+	}
+	return b.cfg.BuildDisk + usage(b.cfg.BuildDisk, []string{spec.Cache})
 }
 
 // command runs the function's own commands, with its cache if it has one.
@@ -95,6 +104,10 @@ func (w workshop) lend(part, inside string) (at string, binds []confine.Bind, er
 	dir := filepath.Join(w.spec.Cache, part)
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", nil, err
+	}
+	// A build without isolation may have left a link here, which a later one must not follow.
+	if info, err := os.Lstat(dir); err != nil || !info.IsDir() {
+		return "", nil, errors.Join(err, fmt.Errorf("package cache: %s is not a directory", part))
 	}
 	return w.box.at(dir, inside), []confine.Bind{{Source: dir, Target: inside, Writable: true, Owned: true}}, nil
 }
@@ -140,10 +153,15 @@ func (w workshop) compile(ctx context.Context, root string) (failure string, err
 			b.Settings[name] = value
 		}
 	}
-	if w.box.confines() {
+	if w.box.confines() || len(b.Settings) > 0 { // else what the host's user has comes from the same place
 		if b.Modules, w.binds, err = w.lend("modules", modulesDir); err != nil {
 			return "", err
 		}
+	}
+	if b.Modules == "" && len(b.Settings) > 0 {
+		b.Modules = filepath.Join(w.box.at(work, workDir), "modules")
+	}
+	if w.box.confines() {
 		if err := os.MkdirAll(w.box.cfg.GoCache, 0o700); err != nil {
 			return "", err
 		}
@@ -160,6 +178,7 @@ type workshop struct {
 	box     *Box
 	tool    tool
 	spec    sandbox.BuildSpec
+	disk    int64 // bytes that code, scratch and cache may have; negative: no limit
 	scratch string
 	temp    string // has the home and the temporary files
 	env     map[string]string
@@ -191,7 +210,7 @@ func (w workshop) run(ctx context.Context, c harness.Command) (failure string, e
 	if w.spec.Cache != "" {
 		dirs = append(dirs, w.spec.Cache)
 	}
-	tooMuch := watchDisk(j, w.box.cfg.BuildDisk, dirs...)
+	tooMuch := watchDisk(j, w.disk, dirs...)
 	werr := j.wait()
 	full := tooMuch()
 	why, over := j.failure(), j.hits().Memory > 0

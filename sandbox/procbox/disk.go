@@ -1,9 +1,11 @@
 package procbox
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"syscall"
 	"time"
 )
 
@@ -48,15 +50,22 @@ func watchDisk(j *job, limit int64, dirs ...string) (over func() bool) {
 }
 
 // usage is how many bytes of the disk the directories take; it stops counting when
-// that is more than enough.
+// that is more than enough. What lies too deep to be counted is.
 func usage(enough int64, dirs []string) (n int64) {
 	for _, dir := range dirs {
 		filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-			if d == nil || err != nil && d.IsDir() {
-				return nil // it is gone, or nobody can see into it
+			if d == nil {
+				return nil // it is gone
 			}
-			if info, err := d.Info(); err == nil {
+			var info fs.FileInfo
+			if err == nil {
+				info, err = d.Info()
+			}
+			switch {
+			case err == nil:
 				n += allocated(info)
+			case errors.Is(err, syscall.ENAMETOOLONG):
+				n = enough + 1
 			}
 			if n > enough {
 				return fs.SkipAll

@@ -23,7 +23,7 @@ func goBuild(t *testing.T, box *procbox.Box, tier string, module source, spec sa
 	if module != nil {
 		writeModule(t, filepath.Join(dir, "proxy"), "example.com/dep", "v1.0.0", module)
 		proxy = "file:///fn/code/proxy"
-		if tier == "restricted" {
+		if tier != "full" {
 			proxy = "file://" + dir + "/proxy"
 		}
 	}
@@ -55,7 +55,7 @@ const depValue = "package dep\n\nvar Value = \"unchecked\"\n"
 // module what it likes.
 func TestGoModulesOfOthers(t *testing.T) {
 	t.Parallel()
-	for _, tier := range []string{"full", "restricted"} {
+	for _, tier := range []string{"full", "restricted", "none"} {
 		t.Run(tier, func(t *testing.T) {
 			t.Parallel()
 			box := openTier(t, t.TempDir(), tier, "go")

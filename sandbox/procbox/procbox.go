@@ -49,7 +49,7 @@ type Config struct {
 	// BuildNetwork is the same for builds. Default: "none".
 	BuildNetwork string
 	// BuildDisk is how many bytes a build may have on the disk at once, its code, home,
-	// temporary files and package caches together. It is looked at about four times a second: what is written until then
+	// temporary files and what it adds to its package cache together. It is looked at about four times a second: what is written until then
 	// is on top. Default: 4 GiB; negative: no limit.
 	BuildDisk int64
 	// ReadOnly are files and directories of the host, by absolute paths, that functions

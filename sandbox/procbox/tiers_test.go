@@ -156,13 +156,46 @@ func TestBuildDisk(t *testing.T) {
 				"while :; do head -c 1000000 /dev/zero >> $TMPDIR/big; sleep 0.01; done":                         over,
 				"i=0; mkdir -p a/b; while :; do head -c 100000 /dev/zero > a/b/$i; i=$((i+1)); sleep 0.01; done": over,
 				"head -c 3000000 /dev/zero > fits; exit 3":                                                       "exit status 3",
-				"truncate -s 100M sparse": "",
+				"head -c 9000000 /dev/zero > $XDG_CACHE_HOME/big":                                                over,
+				"truncate -s 100M sparse":                                                                        "",
+				// What is deeper than the kernel takes paths.
+				`d=$(printf %200d 0); for i in $(seq 30); do mkdir "$d" && cd -P "$d" || exit 4; done; head -c 3000000 /dev/zero > big`: over,
 			} {
 				spec.Dir = t.TempDir()
-				r, err := box.Build(t.Context(), sandbox.BuildSpec{Runtime: spec.Runtime, Dir: spec.Dir, Entrypoint: "index.js", Commands: commands}, t.Output())
+				cache := t.TempDir()
+				if err := os.WriteFile(filepath.Join(cache, "old"), make([]byte, 7<<20), 0o600); err != nil { // not this build's doing
+					t.Fatal(err)
+				}
+				r, err := box.Build(t.Context(), sandbox.BuildSpec{Runtime: spec.Runtime, Dir: spec.Dir, Entrypoint: "index.js", Commands: commands, Cache: cache}, t.Output())
 				if err != nil || r.Failure != want {
 					t.Errorf("%s: %v, %q, want %q", commands, err, r.Failure, want)
 				}
+			}
+		})
+	}
+}
+
+// TestPackageCacheIsNoLink has a build find a link in its cache, as one without
+// isolation may leave it: where it leads is not shown.
+func TestPackageCacheIsNoLink(t *testing.T) {
+	t.Parallel()
+	for _, tier := range []string{"full", "none"} {
+		t.Run(tier, func(t *testing.T) {
+			t.Parallel()
+			requireTier(t, tier)
+			box := openBox(t, procbox.Config{Dir: t.TempDir(), Languages: []string{"node"}, Isolation: tier})
+			spec := function(t, box, "")
+			cache, other := t.TempDir(), t.TempDir()
+			if err := os.Symlink(other, filepath.Join(cache, "packages")); err != nil {
+				t.Fatal(err)
+			}
+			b := sandbox.BuildSpec{Runtime: spec.Runtime, Dir: spec.Dir, Entrypoint: "index.js", Commands: "touch $XDG_CACHE_HOME/reached", Cache: cache}
+			r, err := box.Build(t.Context(), b, t.Output())
+			if err == nil {
+				t.Errorf("it was built: %+v", r)
+			}
+			if entries, err := os.ReadDir(other); err != nil || len(entries) > 0 {
+				t.Errorf("a build has reached %v, %v", entries, err)
 			}
 		})
 	}

@@ -75,7 +75,7 @@ type Build struct {
 	// function can write to. Empty: commands use the host user's own.
 	Cache string
 	// Modules is where they see one for the modules that this function's builds
-	// downloaded, which its own commands cannot write to. Empty: as Cache, or none is kept.
+	// downloaded, which its own commands cannot write to where they are confined. Empty: as Cache, or none is kept.
 	Modules string
 	// Run runs a command to its end, its output going to the build's log. failure
 	// says how it failed ("exit status 1"), empty if it did not; err is for

@@ -213,14 +213,17 @@ func goEnv(ctx context.Context, b Build) ([]string, error) {
 	env := []string{"CGO_ENABLED=0", "GOWORK=off", "GOTOOLCHAIN=local", "GOFLAGS=", "GOENV=off", "GOOS=", "GOARCH=", "GOTMPDIR=" + b.Work}
 	names := goOrigins
 	if b.Cache != "" {
-		// Of what lies in a module the cache would remember by its path alone, which other
-		// functions' modules have as well, with other content if they come from elsewhere.
-		env = append(env, "GOCACHE="+b.Cache, "GODEBUG=goindex=0")
+		env = append(env, "GOCACHE="+b.Cache)
 	} else {
 		names = slices.Concat(goOrigins, goOwn)
 		if u, err := user.Current(); err == nil {
 			env = append(env, "HOME="+u.HomeDir)
 		}
+	}
+	if b.Cache != "" || b.Modules != "" {
+		// Of what lies in a module the build cache would remember by its path alone, which other
+		// functions' modules have as well, with other content if they come from elsewhere.
+		env = append(env, "GODEBUG=goindex=0")
 	}
 	settings, err := hostSettings(ctx, b, names)
 	if err != nil {
