@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -161,14 +162,17 @@ func (w workshop) compile(ctx context.Context, root string) (failure string, err
 	if b.Modules == "" && len(b.Settings) > 0 {
 		b.Modules = filepath.Join(w.box.at(work, workDir), "modules")
 	}
+	w.binds = append(w.binds, confine.Bind{Source: work, Target: workDir, Writable: true, Owned: true})
 	if w.box.confines() {
 		if err := os.MkdirAll(w.box.cfg.GoCache, 0o700); err != nil {
 			return "", err
 		}
-		b.Cache = w.box.at(w.box.cfg.GoCache, cacheDir)
-		w.binds = append(w.binds, confine.Bind{Source: w.box.cfg.GoCache, Target: cacheDir, Writable: true, Owned: true})
+		if w.spec.Network == sandbox.NetworkHost || len(b.Settings) > 0 { // perhaps a proxy in the function's own files
+			b.Fetch = w.run
+		}
+		b.Cache, w.spec.Network = w.box.at(w.box.cfg.GoCache, cacheDir), sandbox.NetworkNone
+		w.binds = append(slices.Clip(w.binds), confine.Bind{Source: w.box.cfg.GoCache, Target: cacheDir, Writable: true, Owned: true})
 	}
-	w.binds = append(w.binds, confine.Bind{Source: work, Target: workDir, Writable: true, Owned: true})
 	b.Run = w.run
 	return w.tool.lang.build(ctx, b)
 }

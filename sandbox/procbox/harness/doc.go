@@ -81,6 +81,9 @@ type Build struct {
 	// says how it failed ("exit status 1"), empty if it did not; err is for
 	// commands that could not be run, and for ctx's end.
 	Run func(ctx context.Context, c Command) (failure string, err error)
+	// Fetch is Run for a command that may download, and has no Cache. Run has no network
+	// then. Nil: Run may download, if the build may, or nothing is to be had.
+	Fetch func(ctx context.Context, c Command) (failure string, err error)
 }
 
 // Command is one command of a build step.

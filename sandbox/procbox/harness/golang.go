@@ -55,9 +55,24 @@ func BuildGo(ctx context.Context, b Build) (failure string, err error) {
 	if err := source.MkdirAll(".fnkit", 0o755); err != nil {
 		return "the folder .fnkit cannot be made", nil
 	}
+	if b.Fetch != nil {
+		if failure, err = fetchGo(ctx, b, env); failure != "" || err != nil {
+			return failure, err
+		}
+		env = append(env, "GOPROXY=off")
+	}
 	return b.Run(ctx, Command{
 		Dir: b.Work, Env: env,
 		Args: []string{b.Tool, "build", "-mod=mod", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", path.Join(b.Root, ".fnkit", "server"), "."},
+	})
+}
+
+// fetchGo downloads the modules that the build needs. It has a cache of its own, as no program
+// that the go command runs for it, such as git, may write to the one that builds share.
+func fetchGo(ctx context.Context, b Build, env []string) (failure string, err error) {
+	return b.Fetch(ctx, Command{
+		Dir: b.Work, Env: slices.Concat(env, []string{"GOCACHE=" + path.Join(b.Work, "fetched")}),
+		Args: []string{b.Tool, "list", "-mod=mod", "-deps", "-f", `{{""}}`, "."},
 	})
 }
 

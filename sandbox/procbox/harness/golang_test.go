@@ -3,9 +3,11 @@ package harness_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -105,5 +107,35 @@ func TestBuildGoFails(t *testing.T) {
 				t.Errorf("failure %q, logs %q", failure, logs)
 			}
 		})
+	}
+}
+
+// TestGoFetchesApart: what downloads has no cache that builds share, and what has that
+// downloads nothing.
+func TestGoFetchesApart(t *testing.T) {
+	t.Parallel()
+	dir, work := t.TempDir(), t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "main.go"), []byte(goFunction), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var ran []string
+	note := func(name string) func(context.Context, harness.Command) (string, error) {
+		return func(_ context.Context, c harness.Command) (string, error) {
+			env := map[string]string{}
+			for _, kv := range c.Env {
+				k, v, _ := strings.Cut(kv, "=")
+				env[k] = v
+			}
+			ran = append(ran, fmt.Sprintf("%s %s, cache %t, proxy %s", name, c.Args[1], env["GOCACHE"] == "/shared", env["GOPROXY"]))
+			return "", nil
+		}
+	}
+	failure, err := harness.BuildGo(t.Context(), harness.Build{
+		Dir: dir, Root: dir, Entrypoint: "main.go", Scratch: work, Work: work, Tool: require.Command(t, "go"), Cache: "/shared",
+		Settings: map[string]string{"GOPROXY": "https://proxy.example"}, Fetch: note("fetch"), Run: note("run"),
+	})
+	want := []string{"fetch list, cache false, proxy https://proxy.example", "run build, cache true, proxy off"}
+	if err != nil || failure != "" || !slices.Equal(ran, want) {
+		t.Errorf("%v, %q, %q, want %q", err, failure, ran, want)
 	}
 }
