@@ -59,7 +59,7 @@ func (p point) String() string {
 
 // points are where the server is killed. The first is before it ever ran.
 func (c *crashes) points() []point {
-	phases := slices.Concat(slices.Repeat([]string{loaded}, 5), slices.Repeat([]string{spinning, recovering}, 2), []string{starting, stopping, stopping})
+	phases := slices.Concat(slices.Repeat([]string{loaded}, 10), slices.Repeat([]string{spinning, recovering}, 3), []string{starting, stopping, stopping})
 	if testing.Short() {
 		phases = []string{loaded, spinning, recovering, stopping}
 	}

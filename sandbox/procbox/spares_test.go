@@ -327,7 +327,7 @@ func TestBurst(t *testing.T) {
 	t.Parallel()
 	box := open(t, "python")
 	id := runtimeOf(t, box, "python")
-	const calls, spares = 40, 8
+	const calls, spares = 100, 8
 	warm(t, box, id, spares)
 	code := sourceOf(t, "python")
 	over := make(chan struct{})

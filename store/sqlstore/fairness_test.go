@@ -34,7 +34,7 @@ func loudTenant(t *testing.T, s store.Store, err error) {
 	}
 	defer s.Close()
 	const room = 16
-	backlog := 20_000
+	backlog := 100_000
 	if testing.Short() {
 		backlog = 5_000
 	}
