@@ -148,9 +148,10 @@ func TestIdempotencyKeyAtOnce(t *testing.T) {
 // A call that could not begin holds no key; one that took too long answers that again.
 func TestIdempotencyKeyOfFailures(t *testing.T) {
 	t.Parallel()
-	hold := make(chan struct{})
+	hold, held := make(chan struct{}), make(chan struct{}, 9)
 	h := start(t, fnbox.New(fnbox.Funcs{"f": func(ctx context.Context, c *fnbox.Context) error {
 		if c.Req.Text() == "hold" {
+			held <- struct{}{}
 			select {
 			case <-hold:
 			case <-ctx.Done():
@@ -164,17 +165,12 @@ func TestIdempotencyKeyOfFailures(t *testing.T) {
 	h.function(t, "f", fnbox.RuntimeID, "f")
 	h.deploy(t, "f", map[string]string{"README": ""})
 	busy := h.execute(t, "f", engine.ExecuteParams{Async: true, Body: []byte("hold")})
-	eventually(t, func() (engine.Execution, bool) {
-		x, err := h.p.GetExecution(t.Context(), engine.System, "f", busy.ID)
-		return x, err == nil && x.Status == "processing"
-	})
+	<-held
 	once := engine.ExecuteParams{IdempotencyKey: "k"}
-	eventually(t, func() (error, bool) {
+	for range 2 {
 		_, err := h.p.Execute(t.Context(), engine.System, "f", once)
-		return err, err != nil
-	})
-	_, err := h.p.Execute(t.Context(), engine.System, "f", once)
-	fails(t, err, engine.TypeBusy)
+		fails(t, err, engine.TypeBusy)
+	}
 	close(hold)
 	h.ended(t, busy.Execution)
 	if x := h.execute(t, "f", once); x.Repeated || string(x.ResponseBody) != "done" {
@@ -182,7 +178,7 @@ func TestIdempotencyKeyOfFailures(t *testing.T) {
 	}
 	hold = make(chan struct{})
 	for range 2 {
-		_, err = h.p.Execute(t.Context(), engine.System, "f", engine.ExecuteParams{IdempotencyKey: "slow", Body: []byte("hold")})
+		_, err := h.p.Execute(t.Context(), engine.System, "f", engine.ExecuteParams{IdempotencyKey: "slow", Body: []byte("hold")})
 		fails(t, err, engine.TypeSyncTimeout)
 	}
 	list, err := h.p.ListExecutions(t.Context(), engine.System, "f", engine.Query{})
