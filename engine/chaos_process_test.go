@@ -3,6 +3,7 @@ package engine_test
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -41,6 +42,7 @@ type memberConfig struct {
 	Dir      string // what the engines share: blobs and the ledger
 	Epoch    time.Time
 	Speed    int
+	Lease    time.Duration // in the machine's time; 0: leaseOfMembers
 	// Held has work of this one that takes time go on until its lease is lost, and
 	// keeps its results from being written until a file of this name exists. Empty:
 	// nothing does.
@@ -51,8 +53,8 @@ type memberConfig struct {
 
 func (c memberConfig) ledger() string { return filepath.Join(c.Dir, "ledger") }
 
-// leaseOfMembers is the lease in the machine's time. It must not end by itself on a slow
-// machine: what runs would be run again, there more than once.
+// leaseOfMembers must not end by itself on a slow machine: what runs would be run again, there
+// more than once.
 const leaseOfMembers = 3 * time.Second
 
 func (c memberConfig) clock() fastClock { return fastClock{clock.New(), c.Epoch, c.Speed} }
@@ -120,7 +122,7 @@ func serveMember(cfg memberConfig) error {
 		Keys: engine.Key("k1", bytes.Repeat([]byte("secret"), 4)), MinIsolation: "none", Clock: cfg.clock(), SyncViaQueue: cfg.Front,
 		Dir:    filepath.Join(cfg.Dir, "engine"+strconv.Itoa(os.Getpid())), // goes with the test, if this is killed
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
-		Work:   engine.Work{Runs: 16, Builds: 2, Losses: 1000, Lease: leaseOfMembers * speed, Poll: 50 * time.Millisecond * speed},
+		Work:   engine.Work{Runs: 16, Builds: 2, Losses: 1000, Lease: cmp.Or(cfg.Lease, leaseOfMembers) * speed, Poll: 50 * time.Millisecond * speed},
 	})
 	if err != nil {
 		return err

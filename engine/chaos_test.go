@@ -26,6 +26,8 @@ import (
 
 var chaosKills = flag.Int("kills", 5, "how many kills a chaos test makes; fewer with -short")
 
+var chaosLease = flag.Duration("lease", leaseOfMembers, "the lease of engines that are killed; shorter ones need a machine that has nothing else to do")
+
 var chaosSeed = flag.Uint64("seed", 0, "seed of the chaos tests, to plan the same kills and requests again; 0: a new one")
 
 const (
@@ -91,7 +93,7 @@ func newChaos(t *testing.T, cfg memberConfig, engines int) *chaos {
 		seed = rand.Uint64()
 	}
 	t.Logf("-seed %d", seed)
-	cfg.Dir, cfg.Epoch, cfg.Speed = t.TempDir(), time.Now(), speedOfChaos
+	cfg.Dir, cfg.Epoch, cfg.Speed, cfg.Lease = t.TempDir(), time.Now(), speedOfChaos, *chaosLease
 	c := &chaos{
 		T: t, cfg: cfg, rng: rand.New(rand.NewPCG(seed, 0)), kills: *chaosKills, nodes: make([]*remote, engines),
 		accepted: map[string]string{}, begun: map[string]time.Time{}, ended: map[string]engine.Execution{},
