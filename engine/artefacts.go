@@ -1,11 +1,13 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/fnkit/fnkit/internal/archive"
@@ -140,24 +142,44 @@ func (a *artefacts) forget(which func(artefactKey) bool) {
 
 // makeRoom takes away the code that was used longest ago until what is left fits.
 func (a *artefacts) makeRoom(old []string) []string {
-	for {
-		var total int64
-		var oldest artefactKey
-		var found *artefact
-		for k, c := range a.code {
-			if c.users == 0 {
-				total += c.size
-				if found == nil || c.used < found.used {
-					oldest, found = k, c
-				}
-			}
+	var idle []use[artefactKey]
+	for k, c := range a.code {
+		if c.users == 0 {
+			idle = append(idle, use[artefactKey]{k, c.size, c.used})
 		}
-		if total <= maxCode || found == nil {
-			return old
-		}
-		delete(a.code, oldest)
-		old = a.take(old, oldest)
 	}
+	for _, k := range surplus(idle, maxCode) {
+		delete(a.code, k)
+		old = a.take(old, k)
+	}
+	return old
+}
+
+// use says how large something is and when it was used last.
+type use[K any] struct {
+	key   K
+	bytes int64
+	tick  int
+}
+
+// surplus returns what was used longest ago, so much that the rest is no more than most.
+func surplus[K any](all []use[K], most int64) (old []K) {
+	var total int64
+	for _, u := range all {
+		total += u.bytes
+	}
+	if total <= most {
+		return nil
+	}
+	slices.SortFunc(all, func(a, b use[K]) int { return cmp.Compare(a.tick, b.tick) })
+	for _, u := range all {
+		if total <= most {
+			break
+		}
+		total -= u.bytes
+		old = append(old, u.key)
+	}
+	return old
 }
 
 // take moves code out of the way.

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -217,21 +216,11 @@ func (p *packages) forget(which func(packagesKey) bool) {
 
 // makeRoom drops the packages that were used longest ago until the others fit.
 func (p *packages) makeRoom(old []string) []string {
-	var total int64
-	var all []packagesKey
+	var all []use[packagesKey]
 	for f, k := range p.kept {
-		total += max(k.bytes, minPackages)
-		all = append(all, f)
+		all = append(all, use[packagesKey]{f, max(k.bytes, minPackages), k.used})
 	}
-	if total <= maxPackages {
-		return old
-	}
-	slices.SortFunc(all, func(a, b packagesKey) int { return cmp.Compare(p.kept[a].used, p.kept[b].used) })
-	for _, f := range all {
-		if total <= maxPackages {
-			break
-		}
-		total -= max(p.kept[f].bytes, minPackages)
+	for _, f := range surplus(all, maxPackages) {
 		old = p.drop(old, f)
 	}
 	return old

@@ -129,6 +129,16 @@ func TestPackagesOfAll(t *testing.T) {
 	h.builds(t, "f", "size=11000000000", "found 0")
 	h.builds(t, "f", "", "found 0")
 	h.builds(t, "g", "", "found 10")
+
+	// Three that do not fit together: the one goes that was used longest ago.
+	h.function(t, "h", fnbox.RuntimeID, "f")
+	h.builds(t, "f", "size=4000000000", "found 0")
+	h.builds(t, "g", "size=4000000000", "found 10")
+	h.builds(t, "f", "", "found 4000000000")
+	h.builds(t, "h", "size=4000000000", "found 0")
+	h.builds(t, "g", "", "found 0")
+	h.builds(t, "f", "", "found 4000000000")
+	h.builds(t, "h", "", "found 4000000000")
 }
 
 // TestPackagesAreNotKeptAnyMore has an engine find more than its limit allows, and

@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 		memberMain()
 		return
 	}
-	if err := flag.Set("rapid.checks", "10"); err != nil { // the default here: some seconds
+	if err := flag.Set("rapid.checks", "20"); err != nil { // the default here: some seconds
 		panic(err)
 	}
 	goleak.VerifyTestMain(postgrestest.Main(m))

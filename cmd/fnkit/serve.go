@@ -104,7 +104,7 @@ func (o options) serveStatus(ctx context.Context, secret []byte, eng *engine.Eng
 	var s *statusServer
 	if err == nil {
 		started := time.Now()
-		s, err = serveStatus(o.data, secret, func() status { return statusOf(started, caps, eng.Pools(), box.Spares) }, logger)
+		s, err = newStatusServer(o.data, secret, func() status { return statusOf(started, caps, eng.Pools(), box.Spares) }, logger)
 	}
 	if err != nil {
 		logger.Warn("fnkit doctor cannot ask this server", "error", err)

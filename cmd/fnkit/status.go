@@ -16,7 +16,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"runtime"
 	"syscall"
 	"time"
 
@@ -99,9 +98,9 @@ type statusServer struct {
 	done chan struct{} // closed when nothing listens any more
 }
 
-// serveStatus answers whoever can read the secret of a data directory with what now
+// newStatusServer answers whoever can read the secret of a data directory with what now
 // returns. The server that has the directory's lock calls it.
-func serveStatus(dir string, secret []byte, now func() status, logger *slog.Logger) (*statusServer, error) {
+func newStatusServer(dir string, secret []byte, now func() status, logger *slog.Logger) (*statusServer, error) {
 	path := filepath.Join(dir, statusSocket)
 	l, err := listenAlone(path)
 	if err != nil {
@@ -138,9 +137,6 @@ func (s *statusServer) Close() error {
 // listenAlone listens on a socket that only this user can reach, in the place of one
 // that a server left that was killed.
 func listenAlone(path string) (net.Listener, error) {
-	if err := socketsHere(); err != nil {
-		return nil, err
-	}
 	// The data directory may be open to others, so that the socket must not appear there
 	// before it has its mode. The name is as long as the final one.
 	dir := filepath.Join(filepath.Dir(path), ".status")
@@ -165,14 +161,6 @@ func listenAlone(path string) (net.Listener, error) {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
-}
-
-// socketsHere refuses systems where a file's mode does not keep others from a socket.
-func socketsHere() error {
-	if runtime.GOOS == "windows" {
-		return errors.New("that is not possible on this system")
-	}
-	return nil
 }
 
 // tooLong says so if that is why a socket's path was refused.
@@ -208,9 +196,6 @@ var errNoServer = errors.New("no server runs there")
 // askStatus asks the server on a data directory. Error: errNoServer, or why it could not
 // be asked.
 func askStatus(ctx context.Context, dir string) (s status, err error) {
-	if err := socketsHere(); err != nil {
-		return s, err
-	}
 	secret, err := os.ReadFile(filepath.Join(dir, "secret"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, errNoServer // nor has one run

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -66,13 +65,6 @@ func says(t *testing.T, data string) string {
 	return text
 }
 
-func unix(t *testing.T) {
-	t.Helper()
-	if runtime.GOOS == "windows" {
-		t.Skip("servers there cannot be asked")
-	}
-}
-
 // patient says that it began, and ends when it may.
 const patient = `const fs = require('fs');
 module.exports = async ({res}) => {
@@ -84,7 +76,6 @@ module.exports = async ({res}) => {
 
 func TestDoctorShowsAServer(t *testing.T) {
 	t.Parallel()
-	unix(t)
 	place := t.TempDir()
 	data := filepath.Join(place, "data")
 	p := serve(t, pathWith(t, "node"), data, "-instances", "7", "-idle", "1h")
@@ -143,7 +134,6 @@ $`)
 // TestDoctorWithoutAServer: before one, after it was killed, and beside a second one.
 func TestDoctorWithoutAServer(t *testing.T) {
 	t.Parallel()
-	unix(t)
 	path, data := pathWith(t), filepath.Join(t.TempDir(), "data")
 	none := func(when string) {
 		t.Helper()
@@ -181,7 +171,6 @@ func TestDoctorWithoutAServer(t *testing.T) {
 // TestOnlyTheOwnerIsTold: who reaches the socket and cannot read the secret learns nothing.
 func TestOnlyTheOwnerIsTold(t *testing.T) {
 	t.Parallel()
-	unix(t)
 	data := filepath.Join(t.TempDir(), "data")
 	p := serve(t, pathWith(t), data)
 	for _, token := range []string{"", "Bearer ", "Bearer " + key} {
@@ -215,7 +204,6 @@ func TestOnlyTheOwnerIsTold(t *testing.T) {
 // TestServerWithoutASocket: one whose directory has too long a path serves all the same.
 func TestServerWithoutASocket(t *testing.T) {
 	t.Parallel()
-	unix(t)
 	data := filepath.Join(t.TempDir(), strings.Repeat("long", 30))
 	p := serve(t, pathWith(t), data)
 	p.must(t, 200, "GET", "/v1/functions", nil)
@@ -230,7 +218,6 @@ func TestServerWithoutASocket(t *testing.T) {
 // TestDoctorTrustsNoAnswer: what answers in a directory may be no server of ours.
 func TestDoctorTrustsNoAnswer(t *testing.T) {
 	t.Parallel()
-	unix(t)
 	for name, c := range map[string]struct{ answer, want string }{
 		"endless": {strings.Repeat(" ", fnkit.MaxStatus+1), "cannot be asked: the answer has more than "},
 		"garbage": {"no JSON", "cannot be asked: invalid character "},

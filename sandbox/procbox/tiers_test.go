@@ -201,6 +201,32 @@ func TestPackageCacheIsNoLink(t *testing.T) {
 	}
 }
 
+// TestPackagesAreOfBuilds: running code does not reach what its builds have kept.
+func TestPackagesAreOfBuilds(t *testing.T) {
+	t.Parallel()
+	for _, tier := range confined {
+		t.Run(tier, func(t *testing.T) {
+			t.Parallel()
+			box := openTier(t, t.TempDir(), tier, "node")
+			cache := t.TempDir()
+			kept := filepath.Join(cache, "packages", "kept")
+			spec := function(t, box, `const fs = require('fs'); module.exports = ({res}) => res.text(
+  [`+strconv.Quote(kept)+`, '/fn/packages/kept', process.env.XDG_CACHE_HOME + '/kept'].filter((name) => { try { return fs.readFileSync(name) } catch { return false } }).join());`)
+			b := sandbox.BuildSpec{Runtime: spec.Runtime, Dir: spec.Dir, Entrypoint: "index.js", Commands: "echo x > $XDG_CACHE_HOME/kept", Cache: cache}
+			if r, err := box.Build(t.Context(), b, t.Output()); err != nil || r.Failure != "" {
+				t.Fatalf("%+v, %v", r, err)
+			}
+			if _, err := os.Stat(kept); err != nil {
+				t.Fatal(err)
+			}
+			start(t, box, spec)
+			if got := call(t, box, "i1", "/"); got != "" {
+				t.Errorf("it reaches %s", got)
+			}
+		})
+	}
+}
+
 // TestConfigIsChecked lists what New refuses.
 func TestConfigIsChecked(t *testing.T) {
 	t.Parallel()

@@ -28,7 +28,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if err := flag.Set("rapid.checks", "20"); err != nil { // the default here: some seconds
+	if err := flag.Set("rapid.checks", "40"); err != nil { // the default here: some seconds
 		panic(err)
 	}
 	goleak.VerifyTestMain(postgrestest.Main(m))
