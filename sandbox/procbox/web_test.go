@@ -286,14 +286,14 @@ func TestWebSocketIsClosed(t *testing.T) {
 // timeout.
 func TestWebEnds(t *testing.T) {
 	t.Parallel()
-	deploy := func() deployed {
-		return deployFolder(t, open(t, "exec"), fixtureOf(t, "exec").source(t), "server", "")
-	}
-	r := begun(logged, func(timeout time.Duration) *reply { return deploy().within("/sleep?ms=60000", timeout) }) // which ends the instance
+	var f deployed
+	r := begun(logged, func(timeout time.Duration) *reply { // which retires the instance
+		f = deployFolder(t, open(t, "exec"), fixtureOf(t, "exec").source(t), "server", "")
+		return f.within("/sleep?ms=60000", timeout)
+	})
 	if out, errs := r.logs[sandbox.Stdout].String(), r.logs[sandbox.Stderr].String(); r.status != 500 || !r.result.TimedOut || !r.result.Retire || out != "sleep start\n" || errs != "Execution timed out.\n" {
 		t.Errorf("status %d, %+v, logs %q, errors %q", r.status, r.result, out, errs)
 	}
-	f := deploy()
 	ctx, cancel := context.WithCancel(t.Context())
 	hanging := printed{line: "spinning\n", then: cancel}
 	if _, err := f.box.Invoke(ctx, "i", sandbox.Request{Method: "GET", Path: "/spin", Logging: true}, &hanging); !errors.Is(err, context.Canceled) {
